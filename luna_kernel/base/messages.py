@@ -1,0 +1,53 @@
+"""Messages to people, in Portuguese and English, from one JSON catalogue per package.
+
+`<package>/messages/en.json` and `pt_BR.json` map the same keys to texts with `{named}` fields. A package says
+
+    from luna_kernel.base.messages import catalogue
+    t = catalogue(__package__)
+    raise UsageError(t("index.no_files", folder=folder), hint=t("index.no_files.hint"))
+
+The language is `LUNA_LANG`, else the first of LANGUAGE, LC_ALL, LC_MESSAGES, LANG that names one, else Portuguese.
+Code, logs, JSON keys and exit statuses are never translated.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable
+from importlib import resources
+
+LANGUAGES = ("pt_BR", "en")
+
+
+def language() -> str:
+    """The language of messages: `pt_BR` or `en`. Read from the environment at each call, so a test may change it."""
+    for variable in ("LUNA_LANG", "LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
+        value = os.environ.get(variable, "").lower()
+        if value.startswith("pt"):
+            return "pt_BR"
+        if value.startswith("en"):
+            return "en"
+    return "pt_BR"
+
+
+@functools.lru_cache(maxsize=None)
+def load_texts(package: str, lang: str) -> dict[str, str]:
+    """The texts of one package in one language, key to template."""
+    folder = resources.files(package) / "messages"
+    texts: dict[str, str] = json.loads((folder / f"{lang}.json").read_text(encoding="utf-8"))
+    return texts
+
+
+def catalogue(package: str) -> Callable[..., str]:
+    """A function `t(key, **fields) -> text` over the catalogue of `package`.
+
+    Raises:
+        KeyError: the key is in no catalogue of the package; a programmer's mistake.
+    """
+
+    def translate(key: str, /, **fields: object) -> str:
+        return load_texts(package, language())[key].format(**fields)
+
+    return translate

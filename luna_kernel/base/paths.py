@@ -1,0 +1,48 @@
+"""Where Luna keeps things: the XDG folders, or everything under `LUNA_HOME`."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def _folder(kind: str) -> Path:
+    home = os.environ.get("LUNA_HOME")
+    if home:
+        return Path(home).expanduser() / kind
+    import platformdirs
+
+    return Path(getattr(platformdirs, f"user_{kind}_dir")("luna", appauthor=False))
+
+
+def config_dir() -> Path:
+    """User settings (`settings.toml`), personas of one's own."""
+    return _folder("config")
+
+
+def data_dir() -> Path:
+    """Models, knowledge bases, sessions: what a user would miss."""
+    return _folder("data")
+
+
+def state_dir() -> Path:
+    """Line history and logs."""
+    return _folder("state")
+
+
+def cache_dir() -> Path:
+    """What can be made again."""
+    return _folder("cache")
+
+
+def models_dir() -> Path:
+    """One folder per model that the user named."""
+    return data_dir() / "models"
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether `name` may become the name of a file: `[a-z0-9][a-z0-9._-]{0,63}`, so no separators and no `..`."""
+    return _NAME.fullmatch(name) is not None and ".." not in name
