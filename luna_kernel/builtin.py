@@ -54,8 +54,11 @@ def luna_add_training(add: Add) -> None:
         help="Muon for matrices, AdamW for the rest",
     )
     schedules = "luna_kernel.train.schedules"
-    add("schedule", "wsd", f"{schedules}:WarmupStableDecay", config=f"{schedules}:WSDConfig", help="Warm-up, stable, decay")
-    add("schedule", "cosine", f"{schedules}:WarmupCosine", config=f"{schedules}:CosineConfig", help="Warm-up, cosine")
+    for name, title, config, text in (
+        ("wsd", "WarmupStableDecay", "WSDConfig", "Warm-up, stable, decay"),
+        ("cosine", "WarmupCosine", "CosineConfig", "Warm-up, cosine"),
+    ):
+        add("schedule", name, f"{schedules}:{title}", config=f"{schedules}:{config}", help=text)
 
 
 @hookimpl
@@ -70,7 +73,7 @@ def luna_add_data(add: Add) -> None:
 def luna_add_chat(add: Add) -> None:
     """Steps and generators of every conversation."""
     steps = "luna_kernel.chat.steps"
-    add("step", "history", f"{steps}:HistoryStep", config=f"{steps}:HistoryConfig", help="Earlier turns within the budget")
+    add("step", "history", f"{steps}:HistoryStep", config=f"{steps}:HistoryConfig", help="Earlier turns that fit")
     add("step", "generate", f"{steps}:GenerateStep", help="Let the generator answer")
     generators = "luna_kernel.chat.generators"
     add("generator", "luna", f"{generators}:LunaGenerator", help="A Luna model")

@@ -1,8 +1,8 @@
 """Plugins: the hook specs, how plugins are found and chosen, and the registry of their components.
 
-    from luna_kernel.plugins import load_plugins
-    plugins = load_plugins("moc,ssm")            # nothing heavy is imported
-    plugins.registry.get("ffn", "moc").load()    # this imports the layer
+from luna_kernel.plugins import load_plugins
+plugins = load_plugins("moc,ssm")            # nothing heavy is imported
+plugins.registry.get("ffn", "moc").load()    # this imports the layer
 """
 
 from .loading import Plugins, load_plugins

@@ -318,9 +318,7 @@ def load_plugins(selection: Selection | str | None = None) -> Plugins:
     return plugins
 
 
-def _requirement_fault(
-    name: str, need: str, found: Mapping[str, FoundPlugin], selection: Selection
-) -> str | None:
+def _requirement_fault(name: str, need: str, found: Mapping[str, FoundPlugin], selection: Selection) -> str | None:
     if need in selection.without:
         return t("plugin.requires_off", name=name, need=need)
     if need not in found:
