@@ -32,7 +32,7 @@ def language() -> str:
     return "pt_BR"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def load_texts(package: str, lang: str) -> dict[str, str]:
     """The texts of one package in one language, key to template."""
     folder = resources.files(package) / "messages"
