@@ -1,0 +1,80 @@
+"""The kernel's own components, registered by the same hooks that plugins use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from luna_kernel import hookimpl
+
+if TYPE_CHECKING:
+    from luna_kernel.plugins.registry import Add
+
+LUNA_API = 1
+
+
+@hookimpl
+def luna_add_layers(add: Add) -> None:
+    """The Llama shape."""
+    add(
+        "mixer",
+        "attention",
+        "luna_kernel.model.attention:Attention",
+        config="luna_kernel.model.attention_config:AttentionConfig",
+        help="Grouped-query attention, optional QK-norm and sliding window",
+    )
+    add(
+        "ffn",
+        "swiglu",
+        "luna_kernel.model.feed_forward:SwiGLU",
+        config="luna_kernel.model.feed_forward_config:SwiGLUConfig",
+        help="Gated feed-forward layer",
+    )
+    add(
+        "position",
+        "rope",
+        "luna_kernel.model.rope:RotaryPosition",
+        config="luna_kernel.model.rope_config:RotaryConfig",
+        help="Rotary position embedding",
+    )
+
+
+@hookimpl
+def luna_add_training(add: Add) -> None:
+    """One loop's objectives, optimisers and schedules."""
+    objectives = "luna_kernel.train.objectives"
+    add("objective", "lm", f"{objectives}:LanguageModeling", help="Next token, every token counts")
+    add("objective", "sft", f"{objectives}:SupervisedFineTuning", help="Next token, the assistant's turns count")
+    optimizers = "luna_kernel.train.optimizers"
+    add("optimizer", "adamw", f"{optimizers}:make_adamw", config=f"{optimizers}:AdamWConfig", help="AdamW, fused")
+    add(
+        "optimizer",
+        "muon",
+        f"{optimizers}:make_muon",
+        config=f"{optimizers}:MuonConfig",
+        help="Muon for matrices, AdamW for the rest",
+    )
+    schedules = "luna_kernel.train.schedules"
+    for name, title, config, text in (
+        ("wsd", "WarmupStableDecay", "WSDConfig", "Warm-up, stable, decay"),
+        ("cosine", "WarmupCosine", "CosineConfig", "Warm-up, cosine"),
+    ):
+        add("schedule", name, f"{schedules}:{title}", config=f"{schedules}:{config}", help=text)
+
+
+@hookimpl
+def luna_add_data(add: Add) -> None:
+    """Readers of the formats that need no library."""
+    readers = "luna_kernel.data.readers"
+    for name, extensions in (("text", ".txt"), ("markdown", ".md"), ("jsonl", ".jsonl"), ("csv", ".csv")):
+        add("reader", name, f"{readers}:{name.title()}Reader", help=extensions)
+
+
+@hookimpl
+def luna_add_chat(add: Add) -> None:
+    """Steps and generators of every conversation."""
+    steps = "luna_kernel.chat.steps"
+    add("step", "history", f"{steps}:HistoryStep", config=f"{steps}:HistoryConfig", help="Earlier turns that fit")
+    add("step", "generate", f"{steps}:GenerateStep", help="Let the generator answer")
+    generators = "luna_kernel.chat.generators"
+    add("generator", "luna", f"{generators}:LunaGenerator", help="A Luna model")
+    add("generator", "extractive", f"{generators}:ExtractiveGenerator", help="Quotes the passages; needs no model")

@@ -1,0 +1,128 @@
+"""Layers: what a mixer, a feed-forward layer, a position scheme, an adapter or a modulator implements.
+
+Shape letters: B batch, T tokens, D d_model, H heads, S tokens seen so far (cache included).
+
+A block is `x + mixer(norm(x))`, then `x + ffn(norm(x))`; both layers map (B, T, D) to (B, T, D). A layer must be
+causal: nothing at position t may depend on a later token, nor on another row of the batch, nor on padding. What it remembers
+between calls lives in a state that belongs to the request (`make_state`), never in the module.
+
+    class Doubler(Layer):
+        def __init__(self, config, dims):
+            super().__init__()
+            self.scale = nn.Parameter(torch.full((dims.d_model,), 2.0))
+
+        def forward(self, x, ctx):
+            return x * self.scale
+
+The conformance suite (`luna_kernel.testing`) holds a layer to all of this in three lines.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PADDING_SEGMENT = 0
+"""`segment_ids` of padding; samples of a packed row count from 1."""
+
+
+@dataclass(frozen=True)
+class Dims:
+    """The sizes that all layers of a model share."""
+
+    vocab_size: int
+    d_model: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    ffn_dim: int
+    max_positions: int
+    norm_eps: float = 1e-5
+
+
+@dataclass
+class Context:
+    """What a layer is told besides its input, and where it leaves losses and metrics. One per forward pass.
+
+    The decoder sets `layer` and `state` before it calls each layer.
+    """
+
+    positions: Tensor
+    """(B, T) int64, position of each token in its own sample."""
+    segment_ids: Tensor | None = None
+    """(B, T) int; tokens see only tokens of their own segment. 0 is padding. None: one segment, no padding."""
+    condition: dict[str, Tensor] = field(default_factory=dict)
+    """Named vectors from outside, (B, C) or (B, T, C): emotion, persona, domain."""
+    position: Position | None = None
+    """The model's position scheme, for mixers that use one."""
+    layer: int = 0
+    """Index of the block."""
+    state: Any = None
+    """This layer's decode state, from its own `make_state`; None in training and in a pass without a cache."""
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    shared: dict[Any, Any] = field(default_factory=dict)
+    """For tensors that several layers derive from the fields above (masks, cos/sin): computed once per pass."""
+
+    def add_loss(self, name: str, value: Tensor) -> None:
+        """Add `value`, a scalar, mean per token and already multiplied by its weight, to the training loss.
+
+        The same name from several layers is summed. Name it `<component>/<what>`, such as `moc/balance`.
+        """
+        self.losses[name] = self.losses[name] + value if name in self.losses else value
+
+    def add_metric(self, name: str, value: Tensor) -> None:
+        """Report `value` (any shape, detached). Layers of one name are stacked by `<name>/<layer>`."""
+        self.metrics[f"{name}/{self.layer}"] = value.detach()
+
+
+class Layer(nn.Module, ABC):
+    """A mixer or a feed-forward layer.
+
+    Args of the constructor: `config`, the component's validated pydantic model (None if it has none), and `dims`.
+    Build parameters with `torch.empty`, fill them in `reset_parameters`, and let the constructor call it: then the
+    layer can be made on the meta device and filled from a file.
+    """
+
+    zero_init_output: bool = False
+
+    @abstractmethod
+    def forward(self, x: Tensor, ctx: Context) -> Tensor:
+        """Map x (B, T, D) to (B, T, D). With `ctx.state` set, x continues what the state has seen, and the state is
+        updated in place; prefill may come in any number of pieces."""
+
+    def make_state(self, batch: int, max_length: int, dtype: torch.dtype, device: torch.device) -> Any:
+        """A fresh decode state for `batch` requests of up to `max_length` tokens, or None if the layer keeps none."""
+        return None
+
+    def flops_per_token(self, context_length: int) -> float:
+        """Forward floating-point operations per token (a multiply-add counts two) at `context_length` tokens.
+
+        The default counts every parameter of a matrix once: right for dense layers only.
+        """
+        return float(sum(2 * p.numel() for p in self.parameters() if p.dim() >= 2))
+
+
+class Position(nn.Module, ABC):
+    """A position scheme: it turns queries and keys, or biases the scores, or does neither."""
+
+    def rotate(self, q: Tensor, k: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
+        """Turn q (B, H, T, Dh) and k (B, Hk, T, Dh) by `ctx.positions`. The default leaves both as they are."""
+        return q, k
+
+    def bias(self, ctx: Context, key_positions: Tensor) -> Tensor | None:
+        """What is added to the scores, (B or 1, H or 1, T, S), for keys at `key_positions` (B, S); or None."""
+        return None
+
+
+class Modulator(nn.Module, ABC):
+    """Wraps a layer's output, conditioned on `ctx.condition` or on the text so far; the identity at birth."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
+        """Change the layer's output y (B, T, D), given its input x (B, T, D)."""
