@@ -3,8 +3,8 @@
 Shape letters: B batch, T tokens, D d_model, H heads, S tokens seen so far (cache included).
 
 A block is `x + mixer(norm(x))`, then `x + ffn(norm(x))`; both layers map (B, T, D) to (B, T, D). A layer must be
-causal: nothing at position t may depend on a later token, nor on another row of the batch, nor on padding. What it remembers
-between calls lives in a state that belongs to the request (`make_state`), never in the module.
+causal: nothing at position t may depend on a later token, nor on another row of the batch, nor on padding. What it
+remembers between calls lives in a state that belongs to the request (`make_state`), never in the module.
 
     class Doubler(Layer):
         def __init__(self, config, dims):
