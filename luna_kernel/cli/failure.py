@@ -76,6 +76,5 @@ def report(error: BaseException, app: App) -> int:
 def close_quietly() -> None:
     """The reader of our output went away (`luna … | head`): nothing more can be written, and that is no failure."""
     null = os.open(os.devnull, os.O_WRONLY)
-    for fd in (1, 2):  # what is still in the buffers goes where nobody reads
-        os.dup2(null, fd)
+    os.dup2(null, 1)  # what is still in the buffer goes where nobody reads
     os.close(null)
