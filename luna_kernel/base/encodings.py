@@ -7,6 +7,7 @@ themselves; what is left in Brazilian files is UTF-16 without a mark, and Window
 from __future__ import annotations
 
 import codecs
+import contextlib
 
 _MARKS = (  # UTF-32 before UTF-16: the little-endian mark of one begins with that of the other
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -31,15 +32,11 @@ def decode(data: bytes) -> tuple[str, str]:
     """
     for mark, encoding in _MARKS:
         if data.startswith(mark):
-            try:
+            with contextlib.suppress(UnicodeDecodeError):  # the mark may lie: cp1252 text can begin with its bytes
                 return data[len(mark) :].decode(encoding), encoding
-            except UnicodeDecodeError:
-                continue  # the mark lies: cp1252 text may begin with its bytes
     for candidate in (_utf16_order(data) or "utf-8", "utf-8", "cp1252"):
-        try:
+        with contextlib.suppress(UnicodeDecodeError):
             return data.decode(candidate), candidate
-        except UnicodeDecodeError:
-            continue
     return data.decode("latin-1"), "latin-1"
 
 

@@ -101,7 +101,7 @@ def _render(as_json: bool, colours: bool) -> Any:
     ]
     if as_json:
         processors += [
-            structlog.processors.dict_tracebacks,
+            structlog.processors.format_exc_info,  # dict_tracebacks would log local variables: people's words
             structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
         ]
     else:
