@@ -146,7 +146,7 @@ class Session:
         if not self._busy.acquire(blocking=False):
             raise ValueError("this session is answering another question")
         self._stop.clear()
-        turn = Turn(query=query, sampling=self.options.sampling)
+        turn = Turn(query=query, sampling=self.options.sampling, think=self.options.show_thinking)
         if self.options.context:
             turn.system.append(self.options.context)
         return _Answer(self._answer(turn), self._busy)

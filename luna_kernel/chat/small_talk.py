@@ -1,4 +1,4 @@
-"""What kind of talk a question is: small talk, talk about Luna, or a question about content.
+"""What kind of talk a question is: small talk, something personal, or a question about content.
 
 It matters only when documents are switched on: "obrigada!" must not be answered with "not in the documents", and
 "qual é o prazo?" must not be answered by a tiny model's imagination. The rule is a closed vocabulary, not a model:
@@ -17,9 +17,9 @@ class Talk(enum.Enum):
     """What a question is about."""
 
     SMALL = "small"
-    """Greetings, thanks, farewells, and questions to Luna about herself."""
-    ABOUT_LUNA = "about_luna"
-    """Names Luna without addressing her ("o que é a Luna?"): documents may know better."""
+    """Greetings, thanks, farewells, jokes, feelings, and questions to Luna about herself: never a matter of documents."""
+    PERSONAL = "personal"
+    """About Luna, or what somebody says of themselves ("hoje é meu aniversário"): documents may know better."""
     CONTENT = "content"
 
 
@@ -29,9 +29,10 @@ _GREETING = frozenset(
     obrigado obrigada brigado brigada valeu vlw grato grata agradeco agradecida agradecido thanks thank you
     tchau xau adeus ate logo mais breve amanha proxima bye falou flw fui abraco abracos beijo beijos bjs
     ok okay beleza blz certo certa entendi compreendi perfeito perfeita otimo otima legal massa show top joia bacana
-    maravilha excelente adorei amei gostei show genial parabens sim nao claro isso ah oh ha haha hahaha rs rsrs kk kkk
-    kkkk desculpa desculpe perdao favor por gentileza nada imagina prazer conhecer conhece lo la seja bem vindo vinda
-    feliz natal ano novo semana fim pascoa sorte saude sumida sumido saudade saudades
+    maravilha excelente adorei amei gostei show genial parabens sim nao claro isso ah oh ha haha hahaha rs rsrs k kk
+    desculpa desculpe perdao favor por gentileza nada imagina prazer conhecer conhece lo la seja bem vindo vinda
+    feliz natal ano novo semana fim pascoa sorte saude sumida sumido saudade saudades aniversario
+    final talvez teste testando bora foi deu ouvir
     """.split()
 )
 """Words that are small talk by themselves."""
@@ -71,11 +72,47 @@ _ABOUT_YOU = frozenset(
 _YOU = frozenset("voce voces vc vcs ce tu te ti teu tua teus tuas seu sua seus suas contigo consigo".split())
 _REQUEST = frozenset(
     """
-    me ajuda ajudar ajude conversar conversa papo bater falar posso podemos vamos perguntar pergunta perguntas duvida
-    duvidas fazer quero gostaria uma
+    ajuda ajudar ajude preciso conversar conversa papo bater falar posso podemos vamos perguntar pergunta perguntas duvida
+    duvidas fazer quero gostaria pode poderia repetir repete repita explica explicar melhor novo vez
+    errado errada errou erro resposta respostas conta ajudou confuso confusa entendido desabafar apoio animar correto correta continue continua
     """.split()
 )
-"""Openings like "posso fazer uma pergunta?" and "quero conversar" need no address."""
+"""Openings and reactions that need no address: "posso fazer uma pergunta?", "pode repetir?", "resposta errada"."""
+
+_PLAY = frozenset(
+    """
+    piada piadas historia historias historinha poema poemas verso versos curiosidade frase bonita curta charada adivinha
+    brincadeira cancao trava lingua interessante engracada surpresa motivacional
+    """.split()
+)
+_PLAY_VERBS = frozenset(
+    "conta conte contar faz faca fazer escreve escreva escrever diz diga dizer fala fale inventa invente sabe".split()
+)
+
+_FEELING = frozenset(
+    """
+    triste feliz ansioso ansiosa ansiedade medo raiva irritado irritada sozinho sozinha cansado cansada cansaco exausto
+    exausta desanimado desanimada desistir fracasso chorar chorando nervoso nervosa preocupado preocupada animado animada
+    entediado entediada tedio saudade apaixonado apaixonada culpa culpado culpada vergonha estressado estressada perdido
+    perdida morrer matar viver suicidio
+    """.split()
+)
+_FIRST_PERSON = frozenset(
+    """
+    eu estou to tou sou me mim meu minha meus minhas fui tive tenho quero penso sinto senti ando passei tirei consegui
+    perdi briguei terminei reprovei comecei moro trabalho gosto adoro odeio acho vou tava estava sinto aguento sirvo chamo
+    """.split()
+)
+_ASKING = frozenset(
+    """
+    qual quais quem quando onde aonde como quanto quantos quanta quantas porque saber diga dizer diz informe informar
+    explique explica explicar mostre mostra mostrar procure procura procurar busque busca liste lista listar resuma resume
+    resumo cite cita encontre encontrar ache consulte consultar verifique
+    """.split()
+)
+_ASKING_PAIRS = (("o", "que"), ("por", "que"), ("pra", "que"), ("para", "que"), ("preciso", "do"), ("preciso", "da"))
+_OPENERS = frozenset("sabe sabes pode podes poderia consegue consegues conhece tem teria lembra leu achou encontrou viu".split())
+"""After "você" they open a question about something else: "você sabe qual é o prazo?"."""
 
 _WORD = re.compile(r"[a-z0-9]+")
 
@@ -85,7 +122,7 @@ def plain_words(text: str) -> list[str]:
     bare = unicodedata.normalize("NFKD", text.casefold())
     bare = "".join(char for char in bare if not unicodedata.combining(char))
     bare = re.sub(r"([a-z])\1{2,}", r"\1", bare)
-    return _WORD.findall(bare)
+    return [re.sub(r"([aeiou])\1$", r"\1", word) for word in _WORD.findall(bare)]
 
 
 def kind_of_talk(query: str) -> Talk:
@@ -96,20 +133,33 @@ def kind_of_talk(query: str) -> Talk:
     rest = [word for word in words if word not in _GREETING and word not in _FUNCTION]
     greeted = any(word in _GREETING for word in words)
     addressed = any(word in _YOU for word in words)
-    named = "luna" in words
     if not rest:
-        if greeted or addressed or not named:
-            return Talk.SMALL if greeted or addressed else _follow_up(words)
-        return Talk.ABOUT_LUNA if len(words) > 1 else Talk.SMALL
+        return Talk.SMALL if greeted or addressed or _is_phatic(words) else _named(words)
     if addressed and all(word in _ABOUT_YOU for word in rest):
         return Talk.SMALL
-    if all(word in _REQUEST for word in rest):
+    if all(word in _REQUEST for word in rest) and len(words) <= 8:
         return Talk.SMALL
-    if named and all(word in _ABOUT_YOU for word in rest):
-        return Talk.SMALL if greeted and len(rest) < 2 else Talk.ABOUT_LUNA
-    return Talk.CONTENT
+    if _PLAY & set(rest) and all(word in _PLAY or word in _PLAY_VERBS for word in rest):
+        return Talk.SMALL
+    asking = "?" in query or bool(_ASKING & set(words)) or any(p in _ASKING_PAIRS for p in zip(words, words[1:], strict=False))
+    first_person = bool(_FIRST_PERSON & set(words))
+    if not asking and _FEELING & set(rest) and (first_person or len(words) <= 3):
+        return Talk.SMALL
+    if (first_person and not asking) or _asks_luna(words):
+        return Talk.PERSONAL
+    return _named(words)
 
 
-def _follow_up(words: list[str]) -> Talk:
+def _is_phatic(words: list[str]) -> bool:
     """Only function words: "tudo bem?" is small talk, "e quanto?" asks on about the matter."""
-    return Talk.SMALL if {"bem", "vai", "bao", "td", "novidades", "novidade", "ta"} & set(words) else Talk.CONTENT
+    return bool({"bem", "vai", "bao", "td", "novidades", "novidade", "ta"} & set(words)) or words in (["luna"], ["e", "ai"])
+
+
+def _asks_luna(words: list[str]) -> bool:
+    """ "Você precisa de internet?": she is the subject, and the verb does not merely open the question."""
+    start = words[1:] if words[0] == "e" else words
+    return len(start) > 1 and start[0] in ("voce", "vc", "ce", "tu") and start[1] not in _OPENERS
+
+
+def _named(words: list[str]) -> Talk:
+    return Talk.PERSONAL if "luna" in words else Talk.CONTENT
