@@ -24,6 +24,7 @@ from luna_kernel.base.storage import (
     claim,
     delete_tree,
     disk_refusal,
+    let_go,
     new_file,
     new_folder,
     real_path,
@@ -158,7 +159,7 @@ def fsync_file(path: AnyPath, *, private: bool | None = None) -> None:
                 os.fchmod(fd, 0o600 if private else 0o644)
             sync(fd)
         finally:
-            os.close(fd)
+            let_go(fd)
 
 
 def remove_file(path: AnyPath) -> bool:
@@ -235,7 +236,7 @@ def _log(path: Path, flags: int = 0) -> Iterator[int]:
             os.sched_yield() if hasattr(os, "sched_yield") else None
         yield fd
     finally:
-        os.close(fd)
+        let_go(fd)
 
 
 def _write_all(fd: int, data: bytes) -> None:

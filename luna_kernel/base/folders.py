@@ -21,6 +21,7 @@ from luna_kernel.base.storage import (
     delete_tree,
     disk_refusal,
     folder_lock,
+    let_go,
     new_folder,
     real_path,
     refusals,
@@ -221,7 +222,7 @@ def _settle(folder: Path, *, private: bool) -> None:
                 os.fchmod(fd, 0o600 if private else 0o644)
                 sync(fd)
             finally:
-                os.close(fd)
+                let_go(fd)
         Path(place).chmod(0o700 if private else 0o755)
         sync_folder(Path(place))
 
