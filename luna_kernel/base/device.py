@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from luna_kernel.base.errors import UsageError
@@ -10,6 +11,7 @@ from luna_kernel.base.messages import catalogue
 t = catalogue(__package__)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+_NUMBERED = re.compile(r"cuda:(\d{1,3})")
 
 
 @dataclass(frozen=True)
@@ -17,19 +19,19 @@ class DeviceChoice:
     """A device and, in the user's language, why it is this one."""
 
     name: str
-    """`cpu`, `cuda` or `mps`, as torch calls it."""
+    """`cpu`, `cuda`, `cuda:1` or `mps`, as torch calls it."""
     reason: str
 
 
 def choose_device(wanted: str = "auto") -> DeviceChoice:
-    """The device for `wanted`, one of `DEVICES`; `auto` takes a GPU that works, else the CPU.
+    """The device for `wanted`: one of `DEVICES`, or `cuda:N`. `auto` takes a GPU that works, else the CPU.
 
     Raises:
-        UsageError: the device was named and is not usable here; says why.
-        ValueError: not one of `DEVICES`.
+        UsageError: there is no such device, or it was named and is not usable here; says why.
     """
-    if wanted not in DEVICES:
-        raise ValueError(f"device must be one of {DEVICES}, not {wanted!r}")
+    number = _NUMBERED.fullmatch(wanted)
+    if wanted not in DEVICES and number is None:
+        raise UsageError(t("device.unknown", device=wanted[:40]), hint=t("device.unusable.hint"))
     if wanted == "cpu":
         return DeviceChoice("cpu", t("device.asked"))
     faults = {name: fault for name, fault in (("cuda", _cuda_fault()), ("mps", _mps_fault())) if fault}
@@ -38,10 +40,9 @@ def choose_device(wanted: str = "auto") -> DeviceChoice:
             if name not in faults:
                 return DeviceChoice(name, t("device.auto_found", device=_describe(name)))
         return DeviceChoice("cpu", t("device.auto_cpu", reason=faults["cuda"]))
-    if wanted in faults:
-        raise UsageError(
-            t("device.unusable", device=wanted, reason=faults[wanted]), hint=t("device.unusable.hint")
-        )
+    fault = faults.get("cuda" if number else wanted) or (_number_fault(int(number[1])) if number else None)
+    if fault:
+        raise UsageError(t("device.unusable", device=wanted, reason=fault), hint=t("device.unusable.hint"))
     return DeviceChoice(wanted, t("device.asked"))
 
 
@@ -52,6 +53,14 @@ def _cuda_fault() -> str | None:
     if torch.version.cuda is None and getattr(torch.version, "hip", None) is None:
         return t("device.cuda_not_built", version=torch.__version__)
     return None if torch.cuda.is_available() else t("device.cuda_no_gpu")
+
+
+def _number_fault(index: int) -> str | None:
+    """Why the CUDA device of that number cannot be used, or None."""
+    import torch
+
+    count = torch.cuda.device_count()
+    return None if index < count else t("device.cuda_count", count=count)
 
 
 def _mps_fault() -> str | None:
