@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 t = catalogue(__package__)
 
+_STOP_REASONS = {"end": "end", "length": "length", "context": "length", "stopped": "interrupted"}
+"""What the model room calls the end of a generation, and what a turn calls it."""
+
 
 class LunaGenerator(Generator):
     """A Luna model that answers in its dialogue template.
@@ -43,7 +46,7 @@ class LunaGenerator(Generator):
         chat = opened.manifest.get("chat") or {}
         self.grounds_itself = bool(chat.get("grounds_itself", False))
         self.can_think = bool(chat.get("thinking", False))
-        self._max_positions = int(self.model.blueprint.dims.max_positions)
+        self._max_positions = int(self.model.dims.max_positions)
         self._state: Any = None
         self._seen: list[int] = []
         """The ids that `_state` has read."""
@@ -122,44 +125,37 @@ class LunaGenerator(Generator):
 
     def _speak(self, turn: Turn, prompt: list[int], stop: Callable[[], bool], spoken: list[int]) -> Iterator[str]:
         """Generate one turn of speech after `prompt`; `spoken` gets its ids, `turn` its reason to stop."""
-        from dataclasses import replace
-
         from luna_kernel.model.generation import generate
+        from luna_kernel.model.sampling_config import Sampling
 
         text = AnswerText(self.tokenizer.stream(), turn.sampling.stop)
-        sampling = replace(turn.sampling, max_tokens=min(turn.sampling.max_tokens, self._max_positions - len(prompt)))
         state, rest = self._continue(prompt)
         turn.usage["cached_tokens"] += len(prompt) - len(rest)
-        turn.stop_reason = "end"
-        ended = False
+        run = generate(
+            self.model,
+            rest,
+            Sampling(**{name: getattr(turn.sampling, name) for name in Sampling.model_fields}),
+            end_ids=self.template.end_ids,
+            max_tokens=turn.sampling.max_tokens,
+            should_stop=stop,
+            state=state,
+        )
         try:
-            for id_ in generate(
-                self.model, rest, sampling, end_ids=self.template.end_ids, should_stop=stop, state=state
-            ):
+            for id_ in run:
                 turn.usage["completion_tokens"] += 1
-                if id_ in self.template.end_ids:
-                    ended = True
-                    break
-                spoken.append(id_)
                 piece = text.push(id_)
                 if piece:
                     yield piece
                 if text.stopped:
-                    turn.stop_reason = "stop_string"
                     break
         finally:
-            # The last id is yielded before the model reads it, so the state itself says how many it has read.
-            self._seen = [*prompt, *spoken][: state.length]
+            spoken += run.tokens
+            # The last id is given before the model reads it, so the state itself says how many it has read.
+            self._seen = [*prompt, *run.tokens][: state.length]
         rest_of_text = text.finish()
         if rest_of_text:
             yield rest_of_text
-        if text.stopped or ended:
-            return
-        if stop():
-            turn.stop_reason = "interrupted"
-        elif len(spoken) >= sampling.max_tokens:
-            turn.stop_reason = "length"
-
+        turn.stop_reason = "stop_string" if text.stopped else _STOP_REASONS[run.finish_reason or "stopped"]
 
     # --- decode state --------------------------------------------------------------------------------------------
 

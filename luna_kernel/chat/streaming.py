@@ -27,42 +27,24 @@ class AnswerText:
     """
 
     def __init__(self, stream: IdStream, stop: Sequence[str] = ()) -> None:
+        from luna_kernel.model.generation import StopMatcher
+
         self._stream = stream
-        self._stop = [text for text in stop if text]
-        self._held = ""
-        self.stopped = False
+        self._stop = StopMatcher(stop)
+
+    @property
+    def stopped(self) -> bool:
         """Whether a stop string was met; it is not part of the text."""
+        return self._stop.stopped
 
     def push(self, id_: int) -> str:
         """The text that is certain now; often empty."""
-        if self.stopped:
-            return ""
-        self._held += self._stream.push(id_)
-        found = [place for place in (self._held.find(text) for text in self._stop) if place >= 0]
-        if found:
-            self.stopped = True
-            text, self._held = self._held[: min(found)], ""
-            return text
-        keep = self._keep()
-        text, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-        return text
+        return self._stop.feed(self._stream.push(id_))
 
     def finish(self) -> str:
         """The rest that was held back."""
-        if self.stopped:
-            return ""
-        text, self._held = self._held + self._stream.flush(), ""
-        return text
-
-    def _keep(self) -> int:
-        """Length of the longest end of the held text with which a stop string could begin."""
-        longest = 0
-        for text in self._stop:
-            for length in range(min(len(text) - 1, len(self._held)), longest, -1):
-                if self._held.endswith(text[:length]):
-                    longest = length
-                    break
-        return longest
+        last = self._stop.feed(self._stream.flush())
+        return last if self.stopped else last + self._stop.flush()
 
 
 def printable(text: str) -> str:
