@@ -11,6 +11,18 @@ if TYPE_CHECKING:
 
 LUNA_API = 1
 
+VERBS = {
+    "run": "luna_kernel.cli.run:run",
+    "chat": "luna_kernel.cli.chat:chat",
+    "create": "luna_kernel.cli.create:create",
+    "train": "luna_kernel.cli.train:train",
+    "models": "luna_kernel.cli.models:models",
+    "config": "luna_kernel.cli.config:config",
+    "plugins": "luna_kernel.cli.plugins_verb:plugins",
+    "doctor": "luna_kernel.cli.doctor:doctor",
+}
+"""The kernel's verbs, in the order of the help page; their lines of help are in the catalogue of the command line."""
+
 
 @hookimpl
 def luna_add_layers(add: Add) -> None:
@@ -95,3 +107,12 @@ def luna_add_chat(add: Add) -> None:
         ("exit", "Leave"),
     ):
         add("command", name, f"{commands}:{name.title()}Command", help=text)
+
+
+
+
+@hookimpl
+def luna_add_commands(add: Add) -> None:
+    """The kernel's verbs, so that a plugin that brings one of the same name is found out."""
+    for name, target in VERBS.items():
+        add("verb", name, target)

@@ -76,20 +76,20 @@ def create_file(path: AnyPath, *, private: bool = False, need: int | None = None
     with refusals(path, need=need):
         make_folder(path.parent)
         fd, temp = new_file(path)
+    filled = False
     try:
         with os.fdopen(fd, "w+b", buffering=_BUFFER) as file:
             yield file
-            with refusals(path, need=need):
-                file.flush()
-                os.fchmod(fd, 0o600 if private else 0o644)
-                sync(fd)
-                temp.replace(path)
-        with refusals(path, need=need):
-            sync_folder(path.parent)
+            filled = True
+            file.flush()
+            os.fchmod(fd, 0o600 if private else 0o644)
+            sync(fd)
+            temp.replace(path)
+        sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temp.unlink()
-        if isinstance(error, OSError) and disk_refusal(error, temp):
+        if isinstance(error, OSError) and (filled or disk_refusal(error, temp)):
             raise refused(path, error, need=need) from error
         raise
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "exemplos"
-QUESTIONS = [json.loads(line) for line in (EXAMPLES / "perguntas.jsonl").read_text(encoding="utf-8").splitlines()]
+QUESTIONS_FILE = Path(__file__).parent / "perguntas_dos_exemplos.jsonl"
+QUESTIONS = [json.loads(line) for line in QUESTIONS_FILE.read_text(encoding="utf-8").splitlines()]
 DOCUMENTS = sorted(path for path in EXAMPLES.iterdir() if path.suffix in {".md", ".txt"})
 
 

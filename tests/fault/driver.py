@@ -1,6 +1,9 @@
 """Runs one scenario under the fault shim and prints what came of it as JSON; started by `test_every_operation.py`.
 
-    LD_PRELOAD=shim.so python driver.py SHIM FOLDER SCENARIO [recovery]
+    LD_PRELOAD=shim.so python driver.py SHIM FOLDER SCENARIO [STRIDE]
+
+SHIM is the path of the built `shim.c`, or `python` where there is no compiler: then functions of `os` are replaced.
+With STRIDE a second fault hits the recovery from every STRIDE-th first one.
 
 The n-th file operation of the scenario's `act` fails or kills, for n = 1, 2, 3 … until no fault fires, in each mode.
 Each trial is a fork of this warm process. After it a reader recovers and looks: it must see the old or the new.
@@ -10,8 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -214,7 +219,62 @@ class Shim:
         self.arm_bytes(os.fsencode(root), mode, number)
 
 
-def trial(shim: Shim, root: Path, work: Callable[[], None], mode: int, number: int) -> tuple[int, bool, str]:
+class PythonShim:
+    """The same faults in functions of `os`; it sees neither C libraries nor buffered writes."""
+
+    FUNCTIONS = (
+        "open",
+        "write",
+        "fsync",
+        "fchmod",
+        "ftruncate",
+        "mkdir",
+        "chmod",
+        "unlink",
+        "rmdir",
+        "rename",
+        "replace",
+    )
+
+    def __init__(self) -> None:
+        self.mode, self.target, self.count, self.hits, self.at = 0, 0, 0, 0, ""
+        for name in self.FUNCTIONS:
+            setattr(os, name, self.wrap(name, getattr(os, name)))
+
+    def arm(self, root: Path, mode: int, number: int) -> None:
+        self.mode, self.target, self.count, self.hits, self.at = mode, number, 0, 0, ""
+
+    def fired(self) -> int:
+        return self.hits
+
+    def name(self) -> bytes:
+        return self.at.encode()
+
+    def wrap(self, name: str, real: Callable[..., object]) -> Callable[..., object]:
+        def replaced(*arguments: object, **more: object) -> object:
+            if not self.mode:
+                return real(*arguments, **more)
+            self.count += 1
+            ever = self.mode in (2, 4) and self.count > self.target
+            if self.count != self.target and not ever:
+                return real(*arguments, **more)
+            self.hits, self.at = self.hits + 1, self.at or name
+            if self.mode <= 4:
+                code = errno.ENOSPC if self.mode <= 2 else errno.EIO
+                raise OSError(code, os.strerror(code))
+            if self.mode in (6, 7):
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = real(*arguments, **more)
+            if self.mode == 8:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return replaced
+
+
+def trial(
+    shim: Shim | PythonShim, root: Path, work: Callable[[], None], mode: int, number: int
+) -> tuple[int, bool, str]:
     """Run `work` in a fork under one fault. Returns (how it ended, whether the fault fired, what it was or said)."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -260,7 +320,7 @@ def judge(scenario: Scenario, ended: int, said: str) -> str | None:
     return None
 
 
-def every_operation(shim: Shim, folder: Path, kind: type[Scenario]) -> dict[str, object]:
+def every_operation(shim: Shim | PythonShim, folder: Path, kind: type[Scenario]) -> dict[str, object]:
     points, wrong, refused, seen_new = 0, [], 0, 0
     for name, mode in MODES.items():
         number = 0
@@ -282,12 +342,12 @@ def every_operation(shim: Shim, folder: Path, kind: type[Scenario]) -> dict[str,
     return {"points": points, "refused": refused, "new": seen_new, "wrong": wrong}
 
 
-def faults_in_recovery(shim: Shim, folder: Path, kind: type[Scenario]) -> dict[str, object]:
+def faults_in_recovery(shim: Shim | PythonShim, folder: Path, kind: type[Scenario], stride: int) -> dict[str, object]:
     """Killed at operation n, and then the recovery is killed, or refused by the disk, at operation m."""
-    points, wrong, number = 0, [], 0
+    points, wrong, number = 0, [], 1 - stride
     fired = True
     while fired:
-        number += 1
+        number += stride
         second, again = 0, True
         while again:
             second += 1
@@ -304,7 +364,15 @@ def faults_in_recovery(shim: Shim, folder: Path, kind: type[Scenario]) -> dict[s
     return {"points": points, "wrong": wrong}
 
 
-if __name__ == "__main__":
+def main() -> None:
     shim_path, place, chosen = sys.argv[1:4]
-    run = faults_in_recovery if sys.argv[4:] == ["recovery"] else every_operation
-    print(json.dumps(run(Shim(shim_path), Path(place), SCENARIOS[chosen])))
+    shim = PythonShim() if shim_path == "python" else Shim(shim_path)
+    if sys.argv[4:]:
+        outcome = faults_in_recovery(shim, Path(place), SCENARIOS[chosen], int(sys.argv[4]))
+    else:
+        outcome = every_operation(shim, Path(place), SCENARIOS[chosen])
+    print(json.dumps(outcome))
+
+
+if __name__ == "__main__":
+    main()
