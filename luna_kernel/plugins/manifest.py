@@ -74,7 +74,7 @@ class ComponentRecord:
             ValueError: names the field that is wrong.
         """
         if not isinstance(data, dict):
-            raise ValueError("components")
+            raise ValueError("components")  # noqa: TRY004  one error for a field that is wrong
         for key, pattern in (("kind", _WORD), ("name", _WORD), ("plugin", _NAME), ("distribution_version", _VERSION)):
             if not isinstance(data.get(key), str) or not pattern.fullmatch(data[key]):
                 raise ValueError(f"components.{key}")
@@ -86,7 +86,7 @@ class ComponentRecord:
         share = data.get("weight_share", 0.0)
         version = data.get("version")
         if isinstance(version, bool) or not isinstance(version, int):
-            raise ValueError("components.version")
+            raise ValueError("components.version")  # noqa: TRY004
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
             raise ValueError("components.weight_share")
         return cls(
@@ -117,9 +117,14 @@ class Missing:
     distribution: str = ""
 
     @property
+    def in_file(self) -> bool:
+        """Whether the plugin is a file (`./mine.py`), which pip cannot install."""
+        return self.distribution.endswith(".py")
+
+    @property
     def requirement(self) -> str | None:
         """What pip has to be told, or None when there is nothing to install."""
-        if self.why in ("off", "broken") or not _NAME.fullmatch(self.distribution):
+        if self.why in ("off", "broken") or self.in_file:
             return None
         if self.why == "too_old":
             return f'"{self.distribution}>={self.record.distribution_version}"'
@@ -301,7 +306,7 @@ def describe_missing(missing: Iterable[Missing], selection: Selection, *, where:
                 places=describe_places(record.places) or "-",
                 share=percent(record.weight_share),
                 why=t(
-                    f"missing.{item.why}",
+                    "missing.file" if item.in_file else f"missing.{item.why}",
                     plugin=item.plugin,
                     distribution=item.distribution,
                     reason=item.reason,
@@ -323,14 +328,15 @@ def _mend(items: list[Missing], selection: Selection) -> list[str]:
         strange = sorted({item.distribution for item in items if item.requirement and item.distribution not in own})
         if strange:
             lines.append(t("missing.strange", packages=", ".join(strange)))
-    files = [item.distribution for item in items if item.distribution.endswith(".py")]
+    files = [item.distribution for item in items if item.in_file]
     off = [item.plugin for item in items if item.why == "off"]
-    absent = [item.plugin for item in items if item.why == "not_installed" and item.plugin not in files]
-    names = [name for name in dict.fromkeys(off + (absent if not selection.every else []))]
-    names = [name for name in names if not any(Path(file).stem == name for file in files)]
+    absent = [item.plugin for item in items if item.why == "not_installed" and not item.in_file]
+    names = list(dict.fromkeys(off + (absent if not selection.every else [])))
     if off or files:
         mended = selection.mended(tuple(names), tuple(dict.fromkeys(files)))
         lines.append(t("missing.switch_on", selection=mended))
+    if files:
+        lines.append(t("missing.code"))
     if any(item.why == "broken" for item in items):
         lines.append(t("missing.see_broken"))
     return lines
