@@ -304,9 +304,7 @@ class LayerConformance:
         torch.manual_seed(8)
         subject.reset_parameters()
         for name, value in subject.state_dict().items():
-            assert torch.equal(value, born.state_dict()[name]), (
-                f"reset_parameters does not fill {name} by the seed alone"
-            )
+            assert torch.equal(value, born.state_dict()[name]), f"reset_parameters does not fill {name} by the seed alone"
             assert (name in zero) == (not value.any()), f"{name} is zero at birth or after a reset, not both"
         sample = self.sample()
         assert torch.equal(self.run(subject.eval(), sample), self.run(born.eval(), sample))
