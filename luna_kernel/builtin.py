@@ -86,10 +86,29 @@ def luna_add_chat(add: Add) -> None:
     """Steps and generators of every conversation."""
     steps = "luna_kernel.chat.steps"
     add("step", "history", f"{steps}:HistoryStep", config=f"{steps}:HistoryConfig", help="Earlier turns that fit")
-    add("step", "generate", f"{steps}:GenerateStep", help="Let the generator answer")
+    add(
+        "step",
+        "generate",
+        f"{steps}:GenerateStep",
+        config=f"{steps}:GenerateConfig",
+        help="Let the generator answer",
+    )
     generators = "luna_kernel.chat.generators"
     add("generator", "luna", f"{generators}:LunaGenerator", help="A Luna model")
     add("generator", "extractive", f"{generators}:ExtractiveGenerator", help="Quotes the passages; needs no model")
+    commands = "luna_kernel.chat.commands"
+    for name, text in (
+        ("help", "Show the commands"),
+        ("clear", "Begin a new conversation"),
+        ("save", "Give this conversation a name"),
+        ("load", "Go on with a conversation that has a name"),
+        ("thinking", "Show or hide the thinking part"),
+        ("stats", "Show figures of the last answer"),
+        ("exit", "Leave"),
+    ):
+        add("command", name, f"{commands}:{name.title()}Command", help=text)
+
+
 
 
 @hookimpl
