@@ -1,0 +1,12 @@
+"""`luna plugins`."""
+
+import click
+
+from .options import command
+
+
+@command()
+@click.pass_obj
+def plugins(app):
+    """x."""
+    print(app.plugins().names)

@@ -1,0 +1,89 @@
+"""Head and cross-entropy in one, chunk by chunk: the (N, V) logits never exist at once.
+
+The gradient of the logits is known as soon as the loss is (softmax minus one-hot), so the forward pass computes the
+gradients of the input and of the weight right away and the backward pass only scales them. The idea is that of
+Liger's and of Cut Cross-Entropy (Wijmans et al. 2024, arXiv 2411.09009).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 1 << 24
+"""Size of one chunk's float32 logits."""
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """sum_i weights_i · cross_entropy(hidden_i @ weight.T, targets_i)."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        """hidden (N, D), weight (V, D), targets (N,) int64, weights (N,) float32 or None; a float32 scalar."""
+        N, V = hidden.shape[0], weight.shape[0]
+        dtype = _compute_dtype(hidden)
+        need_hidden, need_weight = ctx.needs_input_grad[:2]
+        matrix = weight.to(dtype)
+        grad_hidden = torch.empty(hidden.shape, dtype=dtype, device=hidden.device) if need_hidden else None
+        grad_weight: Tensor | None = None
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        size = max(1, CHUNK_BYTES // (4 * V))
+        with torch.autocast(hidden.device.type, enabled=False):
+            for begin in range(0, N, size):
+                rows = slice(begin, min(begin + size, N))
+                x = hidden[rows].to(dtype)
+                log_p = torch.log_softmax(x @ matrix.t(), -1, dtype=torch.float32)
+                index = targets[rows, None]
+                losses = log_p.gather(1, index)[:, 0]
+                total -= losses.sum() if weights is None else torch.dot(losses, weights[rows])
+                if not (need_hidden or need_weight):
+                    continue
+                grad = log_p.exp_()
+                grad.scatter_add_(1, index, torch.full_like(index, -1, dtype=torch.float32))
+                if weights is not None:
+                    grad *= weights[rows, None]
+                grad = grad.to(dtype)
+                if grad_hidden is not None:
+                    torch.mm(grad, matrix, out=grad_hidden[rows])
+                if need_weight:
+                    part = grad.t() @ x
+                    grad_weight = part.float() if grad_weight is None else grad_weight.add_(part)
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.dtypes = (hidden.dtype, weight.dtype)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        """Scale what the forward pass computed."""
+        grad_hidden, grad_weight = ctx.saved_tensors
+        if grad_hidden is not None:
+            grad_hidden = (grad_hidden * grad).to(ctx.dtypes[0])
+        if grad_weight is not None:
+            grad_weight = (grad_weight * grad).to(ctx.dtypes[1])
+        return grad_hidden, grad_weight, None, None
+
+
+def _compute_dtype(hidden: Tensor) -> torch.dtype:
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Sum over tokens of weights · cross-entropy, a float32 scalar, exact to the plain computation.
+
+    Args:
+        hidden: (B, T, D), after the last norm.
+        weight: (V, D), the head.
+        targets: (B, T) int64, in [0, V) also where the weight is 0.
+        weights: (B, T); 0 leaves a token out, and it costs nothing. None: all 1.
+    """
+    flat, index = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    scale: Tensor | None = None
+    if weights is not None:
+        scale = weights.reshape(-1).float()
+        counted = scale.nonzero()[:, 0]
+        if counted.shape[0] < index.shape[0]:
+            flat, index, scale = flat[counted], index[counted], scale[counted]
+    return LinearCrossEntropy.apply(flat, weight, index, scale)  # type: ignore[no-any-return, no-untyped-call]
