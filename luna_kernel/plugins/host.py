@@ -178,6 +178,7 @@ class Plugins:
             *,
             config: str | None = None,
             version: int = 1,
+            oldest: int | None = None,
             help: str = "",  # noqa: A002
             place: str | None = None,
             default: Mapping[str, Any] | None = None,
@@ -197,6 +198,7 @@ class Plugins:
                     distribution_version=plugin.version,
                     config=config,
                     version=version,
+                    oldest=oldest,
                     help=help,
                     place=place,
                     default=dict(default or {}),
