@@ -4,8 +4,8 @@
     weights = weights_from_llama(state, blueprint)           # model.safetensors
     config, state = config_to_llama(blueprint), weights_to_llama(weights, blueprint)
 
-The mathematics is the same (RoPE by half rotation), so a weight only changes its name, and queries, keys and values, and
-gate and up, become one matrix each. Nothing is dropped in silence: a key that is unknown or missing is an error.
+The mathematics is the same (RoPE by half rotation), so a weight only changes its name; queries, keys and values become
+one matrix, and so do gate and up. Nothing is dropped in silence: a key that is unknown or missing is an error.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ def blueprint_from_llama(config: Mapping[str, Any]) -> Blueprint:
     unknown = sorted(key for key in set(config) - _READ - _NO_MATTER if config[key] not in (None, False))
     missing = [key for key in _NEEDED if key not in config]
     if unknown or missing:
-        raise UsageError(
-            t("llama.config_keys", unknown=", ".join(unknown) or "-", missing=", ".join(missing) or "-")
-        )
+        raise UsageError(t("llama.config_keys", unknown=", ".join(unknown) or "-", missing=", ".join(missing) or "-"))
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
         raise UsageError(t("llama.unsupported", key="hidden_act", value=config["hidden_act"]))
     heads = config["num_attention_heads"]
@@ -174,7 +172,7 @@ def config_to_llama(blueprint: Blueprint) -> dict[str, Any]:
 
 def _is_plain(place: str, node: Node) -> bool:
     slot = place.rpartition(".")[2]
-    return node["name"] == {"mixer": "attention", "ffn": "swiglu", "position": "rope"}.get(slot)
+    return str(node["name"]) == {"mixer": "attention", "ffn": "swiglu", "position": "rope"}.get(slot)
 
 
 def _rope_to_llama(node: Node) -> dict[str, Any]:
@@ -259,6 +257,8 @@ def weights_to_llama(weights: Mapping[str, Tensor], blueprint: Blueprint) -> dic
     Raises:
         UsageError: a weight that the Llama shape does not have, or one that is missing.
     """
+    import torch
+
     rest = dict(weights)
     state: dict[str, Tensor] = {}
     bad: list[str] = []
@@ -267,7 +267,7 @@ def weights_to_llama(weights: Mapping[str, Tensor], blueprint: Blueprint) -> dic
         if value is None:
             bad.append(t("llama.missing", name=name))
             continue
-        state |= {part: piece.contiguous() for part, piece in zip(parts, value.split(rows), strict=True)}
+        state |= {part: piece.contiguous() for part, piece in zip(parts, torch.split(value, rows), strict=True)}
     bad += [t("llama.unknown", name=name) for name in sorted(rest)]
     if bad:
         raise UsageError("\n".join([t("llama.weights"), *bad]))
