@@ -133,7 +133,7 @@ def test_seeds():
 
 
 @pytest.mark.parametrize("bad", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": -1}, {"min_p": 2},
-                                 {"repetition_penalty": 0}, {"topp": 1}, {"temperature": math.nan}], ids=str)  # fmt: skip
+                                 {"repetition_penalty": 0}, {"topp": 1}, {"temperature": math.nan}])  # fmt: skip
 def test_bad_values(bad):
     with pytest.raises(ValidationError):
         Sampling(**bad)
