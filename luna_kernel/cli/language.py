@@ -16,6 +16,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from luna_kernel.base.messages import language
+from luna_kernel.base.settings_files import early_values
 
 DOMAIN = "luna"
 LOCALE_FOLDER = Path(__file__).parent / "locale"
@@ -39,14 +40,18 @@ def peek(args: Sequence[str], *names: str) -> str | None:
     return found
 
 
+def _lang_of_settings() -> str | None:
+    return next((value for _, value in early_values("lang") if isinstance(value, str)), None)
+
+
 @contextlib.contextmanager
 def speaking(args: Sequence[str]) -> Iterator[None]:
-    """Run in the language that `--lang` in `args` asks for, else the one of the environment."""
+    """Run in the language that `--lang` in `args` asks for, else `LUNA_LANG`, the settings' `lang`, the locale's."""
     before = {name: os.environ.get(name) for name in ("LUNA_LANG", "LANGUAGE")}
-    asked = peek(args, "--lang")
+    asked = peek(args, "--lang") or before["LUNA_LANG"] or _lang_of_settings()
     try:
         if asked is not None and asked.lower()[:2] in ("pt", "en"):
-            os.environ["LUNA_LANG"] = asked  # worker processes speak it too
+            os.environ["LUNA_LANG"] = "en" if asked.lower().startswith("en") else "pt_BR"  # worker processes too
         os.environ["LANGUAGE"] = language()
         yield
     finally:

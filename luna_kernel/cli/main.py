@@ -22,7 +22,7 @@ from luna_kernel.builtin import VERBS
 from . import language
 from .app import App
 from .failure import close_quietly, report
-from .options import Command, debug_option, json_option, option, plugins_option
+from .options import Command, debug_option, json_option, lang_option, option, plugins_option
 
 t = catalogue(__package__)
 
@@ -30,7 +30,7 @@ t = catalogue(__package__)
 class LunaGroup(Command, click.Group):
     """The root. Its `main` is the whole run: language, encoding, errors and exit status, also under click's runner."""
 
-    def main(  # type: ignore[override]  # click overloads it by standalone_mode
+    def main(
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
@@ -156,12 +156,6 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-def _check_language(_: click.Context, __: click.Parameter, value: str | None) -> None:
-    """`main` has already taken it; here a wrong one is refused."""
-    if value is not None and value.lower()[:2] not in ("pt", "en"):
-        raise click.BadParameter(t("option.lang.bad", value=value))
-
-
 @click.group(
     cls=LunaGroup,
     name="luna",
@@ -172,7 +166,7 @@ def _check_language(_: click.Context, __: click.Parameter, value: str | None) ->
 @plugins_option
 @json_option
 @debug_option
-@option("--lang", expose_value=False, metavar="pt|en", callback=_check_language, help=lambda: t("option.lang"))
+@lang_option
 @option(
     "--version",
     is_flag=True,

@@ -12,6 +12,7 @@ Help texts may be functions, so that they are in the language of the moment they
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -55,10 +56,21 @@ class Command(click.Command):
         self._help = help
         super().__init__(*args, **attrs)
 
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Its own, and for every verb `--debug` and `--lang`, which its help page does not repeat."""
+        params = super().get_params(ctx)
+        names = {name for param in params for name in param.opts}
+        return params + [param for param in _everywhere() if ctx.parent is not None and param.opts[0] not in names]
+
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """`[OPÇÕES]` for `[OPTIONS]`, in Portuguese."""
         pieces = super().collect_usage_pieces(ctx)
         return [t("metavar.options") if piece == "[OPTIONS]" else piece for piece in pieces]
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The first sentence, for the list of a group."""
+        self.help = self._help() if callable(self._help) else self._help
+        return super().get_short_help_str(limit)
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The paragraphs between usage and options."""
@@ -85,6 +97,19 @@ def command(*, help: Text | None = None, **attrs: Any) -> Callable[[Callable[...
 def option(*names: str, **attrs: Any) -> Callable[[F], F]:
     """`click.option` with this module's `Option`."""
     return click.option(*names, cls=Option, **attrs)
+
+
+@functools.cache
+def _everywhere() -> tuple[click.Parameter, ...]:
+    @debug_option
+    @lang_option
+    def holder() -> None: ...
+
+    params: list[click.Parameter] = holder.__click_params__  # type: ignore[attr-defined]
+    for param in params:
+        assert isinstance(param, Option)
+        param.hidden = True
+    return tuple(params)
 
 
 def _app(ctx: click.Context) -> App:
@@ -129,6 +154,18 @@ def debug_option(function: F) -> F:
     return option("--debug", is_flag=True, expose_value=False, callback=_take_debug, help=lambda: t("option.debug"))(
         function
     )
+
+
+def _check_language(_: click.Context, __: click.Parameter, value: str | None) -> None:
+    if value is not None and value.lower()[:2] not in ("pt", "en"):
+        raise click.BadParameter(t("option.lang.bad", value=value))
+
+
+def lang_option(function: F) -> F:
+    """`--lang pt|en`; `main` has taken it before click saw the line, so that click itself speaks it."""
+    return option(
+        "--lang", expose_value=False, metavar="pt|en", callback=_check_language, help=lambda: t("option.lang")
+    )(function)
 
 
 def device_option(function: F) -> F:

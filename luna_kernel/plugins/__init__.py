@@ -7,7 +7,17 @@ plugins.registry.get("ffn", "moc").load()    # this imports the layer
 
 from .host import Plugins, PluginStatus
 from .loading import load_plugins
+from .manifest import ComponentRecord, Manifest
 from .registry import Component, Registry
 from .selection import Selection
 
-__all__ = ["Component", "PluginStatus", "Plugins", "Registry", "Selection", "load_plugins"]
+__all__ = [
+    "Component",
+    "ComponentRecord",
+    "Manifest",
+    "PluginStatus",
+    "Plugins",
+    "Registry",
+    "Selection",
+    "load_plugins",
+]

@@ -93,6 +93,18 @@ class Plugins:
         A failure is logged with the plugin's name and the others are still called, unless the plugin declared
         itself critical (`LUNA_CRITICAL = True`); then it is raised as a `PluginError`.
         """
+        return [answer for _, answer in self._answers(hook, arguments)]
+
+    def tell_by_plugin(self, hook: str, **arguments: Any) -> dict[str, Any]:
+        """As `tell`, with the answers under the names of their plugins."""
+        return dict(self._answers(hook, arguments))
+
+    def first(self, hook: str, **arguments: Any) -> Any:
+        """The first answer of a telling hook that is not None, or None; all are called."""
+        answers = self.tell(hook, **arguments)
+        return answers[0] if answers else None
+
+    def _answers(self, hook: str, arguments: Mapping[str, Any]) -> list[tuple[str, Any]]:
         answers = []
         for impl in reversed(self._impls(hook)):  # pluggy keeps the first to be called last in its list
             try:
@@ -108,13 +120,8 @@ class Plugins:
                 get_logger("luna.plugins").warning("hook_failed", plugin=impl.plugin_name, hook=hook, reason=text)
                 continue
             if answer is not None:
-                answers.append(answer)
+                answers.append((impl.plugin_name, answer))
         return answers
-
-    def first(self, hook: str, **arguments: Any) -> Any:
-        """The first answer of a telling hook that is not None, or None."""
-        answers = self.tell(hook, **arguments)
-        return answers[0] if answers else None
 
     # --- switching on --------------------------------------------------------------------------------------------
 
@@ -178,6 +185,7 @@ class Plugins:
             *,
             config: str | None = None,
             version: int = 1,
+            oldest: int | None = None,
             help: str = "",  # noqa: A002
             place: str | None = None,
             default: Mapping[str, Any] | None = None,
@@ -197,6 +205,7 @@ class Plugins:
                     distribution_version=plugin.version,
                     config=config,
                     version=version,
+                    oldest=oldest,
                     help=help,
                     place=place,
                     default=dict(default or {}),
