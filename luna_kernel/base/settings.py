@@ -6,7 +6,6 @@ configuration folder) > default. Unknown keys are errors. Imports pydantic-setti
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import sys
@@ -23,9 +22,9 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from luna_kernel.base import paths
 from luna_kernel.base.errors import ConfigError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.base.settings_files import project_file, user_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,8 +34,6 @@ else:
 t = catalogue(__package__)
 
 PREFIX = "LUNA_"
-PROJECT_FILE = "luna.toml"
-USER_FILE = "settings.toml"
 
 # Fields with a path, which in a file is relative to that file; of the second kind only if it begins with a dot.
 _PATHS = ("docs", "data_dir")
@@ -147,26 +144,6 @@ class Settings(BaseSettings):
                 os.environ[PREFIX + name.upper()] = str(value)
 
 
-def project_file() -> Path | None:
-    """The nearest `luna.toml`, here or above, up to the repository's root or the home folder.
-
-    Above the current folder only a file of this user's own (or root's) counts: anyone may put one into `/tmp`.
-    """
-    try:
-        here = Path.cwd()
-    except FileNotFoundError:
-        return None
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home fails where there is none
-    for folder in (here, *here.parents):
-        file = folder / PROJECT_FILE
-        with contextlib.suppress(OSError):
-            if file.is_file() and (folder == here or file.stat().st_uid in (os.getuid(), 0)):
-                return file
-        if (folder / ".git").exists() or folder == home:
-            return None
-    return None
-
-
 def _layers(kind: type[Settings], command_line: Mapping[str, Any]) -> list[tuple[dict[str, str], dict[str, Any]]]:
     """(origin of each key, values) of each place, the strongest first."""
     known = set(kind.model_fields)
@@ -175,7 +152,7 @@ def _layers(kind: type[Settings], command_line: Mapping[str, Any]) -> list[tuple
     for key in given.keys() - known:
         raise _unknown(place, key, known)
     layers = [(dict.fromkeys(given, place), given), _environment(kind)]
-    files = [project_file(), paths.config_dir() / USER_FILE]
+    files = [project_file(), user_file()]
     layers += [_file(file, known) for file in files if file is not None and file.is_file()]
     return layers
 

@@ -1,18 +1,22 @@
 """Search: what a retriever, an encoder, a reranker and a chunker implement.
 
 The truth about documents and chunks is the knowledge store (SQLite). A retriever is an index derived from it: it can be
-rebuilt at any time, is saved beside the store, and is thrown away when its hash disagrees.
+rebuilt at any time, is saved beside the store, and is thrown away when its hash disagrees. A chunk's text never changes
+under its id and ids are never used twice, so that `ids()` alone says what an index lacks.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .data import Chunk, Document
+
+if TYPE_CHECKING:
+    from luna_kernel.plugins.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -25,14 +29,19 @@ class Hit:
 
 
 class Retriever(ABC):
-    """An index over chunks. The constructor gets its validated config (or None)."""
+    """An index over chunks. The constructor gets its validated config (or None).
 
-    def __init__(self, config: Any = None) -> None:
+    Args:
+        config: the component's validated config.
+        registry: for a retriever that is made of other components (an encoder).
+    """
+
+    def __init__(self, config: Any = None, registry: Registry | None = None) -> None:
         self.config = config
 
     @abstractmethod
     def add(self, chunk_ids: Sequence[int], texts: Sequence[str]) -> None:
-        """Add chunks. Ids are non-negative and new."""
+        """Add chunks. Ids are non-negative and new; a `ValueError` says which is not."""
 
     @abstractmethod
     def remove(self, chunk_ids: Sequence[int]) -> None:
@@ -41,7 +50,8 @@ class Retriever(ABC):
     @abstractmethod
     def search(self, query: str, k: int) -> list[Hit]:
         """The best `k` or fewer chunks, best first, none with a score that means nothing (no common term, padding).
-        An empty index or query gives an empty list."""
+
+        Equal scores come in the order of their ids. An empty index or query gives an empty list."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -49,22 +59,60 @@ class Retriever(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, config: Any, folder: Path) -> Retriever:
-        """Open what `save` wrote; the files' hashes have been checked before."""
+    def load(cls, config: Any, folder: Path, registry: Registry | None = None) -> Retriever:
+        """Open what `save` wrote; the files' hashes have been checked before.
+
+        Raises:
+            IntegrityError: the files are not what `save` writes; the caller rebuilds the index.
+        """
 
     @abstractmethod
+    def ids(self) -> set[int]:
+        """Ids of the chunks that it holds."""
+
     def __len__(self) -> int:
         """How many chunks it holds."""
+        return len(self.ids())
+
+    @property
+    def wants_rebuild(self) -> bool:
+        """Whether it has grown so far from what it was fitted on that it should be built anew from all texts."""
+        return False
+
+    def term_weights(self, query: str) -> dict[str, float]:
+        """How much each term of `query` tells about a chunk (its IDF), terms that no chunk has included; empty for
+        retrievers without terms. Terms are those of `luna_kernel.data.portuguese.terms`."""
+        return {}
 
 
 class Encoder(ABC):
-    """Turns texts into vectors."""
+    """Turns texts into vectors. The constructor gets its validated config (or None)."""
 
     dimension: int = 0
+    """Length of the vectors; 0 before `fit` where the encoder learns from the texts."""
+
+    def __init__(self, config: Any = None) -> None:
+        self.config = config
+
+    def fit(self, texts: Sequence[str]) -> None:  # noqa: B027  optional
+        """Learn from the texts that will be searched; encoders that come trained do nothing."""
 
     @abstractmethod
-    def encode(self, texts: Sequence[str]) -> Any:
-        """float32 array (N, dimension), rows of length 1 (or 0 for a text without content)."""
+    def encode(self, texts: Sequence[str], *, query: bool = False) -> Any:
+        """float32 array (N, dimension), rows of length 1 (or 0 for a text without content), never NaN.
+
+        Args:
+            query: the texts are questions, for encoders that treat them differently.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write it into an existing folder, through `luna_kernel.base.durable`."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, config: Any, folder: Path) -> Encoder:
+        """Open what `save` wrote; the files' hashes have been checked before."""
 
 
 class Chunker(ABC):
@@ -78,9 +126,36 @@ class Chunker(ABC):
         """Chunks in order of their start; `document.text[c.start:c.end] == c.text` for each."""
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A chunk that some retriever found, with all that a reranker may use."""
+
+    chunk_id: int
+    text: str
+    title: str = ""
+    heading: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Score by name of retriever, each divided by that retriever's best for this query: 0 to 1."""
+
+
 class Reranker(ABC):
-    """Orders the candidates of retrievers anew."""
+    """Orders the candidates of retrievers anew. The constructor gets its validated config (or None)."""
+
+    def __init__(self, config: Any = None) -> None:
+        self.config = config
 
     @abstractmethod
-    def score(self, query: str, texts: Sequence[str]) -> list[float]:
-        """One score per text; larger is better."""
+    def score(self, query: str, candidates: Sequence[Candidate], weights: Mapping[str, float]) -> list[float]:
+        """One score per candidate; larger is better.
+
+        Args:
+            query: the question.
+            candidates: in the order of the fusion.
+            weights: `Retriever.term_weights` of the query; empty where no retriever has any.
+        """
+
+    def relevance(self, scores: Sequence[float]) -> list[float]:
+        """For its own scores of one query, best first: the probability (0 to 1) that the chunk answers it.
+
+        The default knows nothing and gives 1: every passage is shown."""
+        return [1.0] * len(scores)

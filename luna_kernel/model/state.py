@@ -66,15 +66,15 @@ class DecodeState:
 
     def snapshot(self) -> Snapshot:
         """Remember this moment, to regenerate an answer later without prefilling the history again."""
-        return Snapshot(self.length, self.next_position.clone(), [_take(state) for state in self._states()])
+        return Snapshot(self.length, self.next_position.clone(), [take_state(state) for state in self._states()])
 
     def restore(self, taken: Snapshot) -> None:
         """Go back to `taken`; it may be restored any number of times."""
         self.length, self.next_position = taken.length, taken.next_position.clone()
         for block, saved in zip(self.blocks, _in_blocks(self.blocks, taken.layers), strict=True):
-            block.mixer = _put(block.mixer, saved.mixer)
-            block.ffn = _put(block.ffn, saved.ffn)
-            block.modulators = [_put(s, t) for s, t in zip(block.modulators, saved.modulators, strict=True)]
+            block.mixer = put_state(block.mixer, saved.mixer)
+            block.ffn = put_state(block.ffn, saved.ffn)
+            block.modulators = [put_state(s, t) for s, t in zip(block.modulators, saved.modulators, strict=True)]
 
     def _states(self) -> list[Any]:
         return [state for block in self.blocks for state in (block.mixer, block.ffn, *block.modulators)]
@@ -85,11 +85,13 @@ def _in_blocks(blocks: list[BlockState], flat: list[Any]) -> list[BlockState]:
     return [BlockState(next(items), next(items), [next(items) for _ in block.modulators]) for block in blocks]
 
 
-def _take(state: Any) -> Any:
+def take_state(state: Any) -> Any:
+    """What `put_state` needs to bring one layer's state back to this moment."""
     return state.snapshot() if hasattr(state, "snapshot") else copy.deepcopy(state)
 
 
-def _put(state: Any, taken: Any) -> Any:
+def put_state(state: Any, taken: Any) -> Any:
+    """One layer's state as it was at `taken`; use what is returned, the old object may or may not be it."""
     if hasattr(state, "snapshot"):
         state.restore(taken)
         return state

@@ -217,6 +217,39 @@ class TestFolders:
         assert names(tmp_path) == ["m"]
         assert (tmp_path / "m" / "k").read_text() == "new"
 
+    def test_a_refused_swap_puts_the_old_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(folders, "_exchange", lambda *_: False)
+        durable.write_text(tmp_path / "m" / "k", "old")
+        real = Path.rename
+
+        def rename(self: Path, target: Path) -> Path:
+            if "-ready-" in self.name:
+                raise OSError(5, "Input/output error")
+            return real(self, target)
+
+        monkeypatch.setattr(Path, "rename", rename)
+
+        def fill() -> None:
+            with durable.replace_folder(tmp_path / "m", marker="k") as new:
+                durable.write_text(new / "k", "new")
+
+        with pytest.raises(StorageError, match="m was not safely written: Input/output error"):
+            fill()
+        assert names(tmp_path) == ["m"]
+        assert (tmp_path / "m" / "k").read_text() == "old"
+
+    def test_an_orphan_that_cannot_be_deleted_stops_nobody(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        durable.write_text(tmp_path / "m" / "k", "")
+        (tmp_path / "m" / ".k.luna-tmp-0123456789abcdef").write_text("")
+
+        def refuse(_: Path) -> None:
+            raise OSError(30, "Read-only file system")
+
+        monkeypatch.setattr(storage, "delete_tree", refuse)
+        assert durable.recover(tmp_path / "m") == 0
+
     def test_one_inside_the_other(self, tmp_path: Path) -> None:
         with durable.replace_folder(tmp_path / "m", marker="k") as new:
             for which in ("one", "two"):
