@@ -10,7 +10,7 @@ A module of the model may say two more things; both are optional, and are found 
         return {"router.weight": {"lr_scale": 0.1, "weight_decay": False, "matrix": False}}
 
     def after_step(self) -> None:
-        "Called once after each optimiser step (and not when the step was skipped), under no_grad: nudge a bias, reset counts."
+        "Called once after each optimiser step that was not skipped, under no_grad: nudge a bias, reset counts."
 
 What such a module counts between steps must not be in its `state_dict`, or must be reset in `after_step`: a
 checkpoint is taken after it, and resuming must give the same bits.
