@@ -1,7 +1,7 @@
 """Where the arithmetic happens: device, precision, and this process's share of each step.
 
-With `torch.distributed` initialised, every process plans the same batches and computes its own rows; gradients are summed,
-not averaged, since losses are already divided by the valid tokens of the whole step.
+With `torch.distributed` initialised, every process plans the same batches and computes its own rows; gradients are
+summed, not averaged, since losses are already divided by the valid tokens of the whole step.
 """
 
 from __future__ import annotations
