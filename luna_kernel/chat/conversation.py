@@ -22,7 +22,7 @@ from luna_kernel.contracts.chat import Thinking
 
 t = catalogue(__package__)
 
-_MAX_LINE_BYTES = 4 * MAX_QUERY_CHARS + 2
+MAX_QUERY_BYTES = 4 * MAX_QUERY_CHARS + 2
 
 
 def answer(session: Session, query: str, printer: Printer) -> bool:
@@ -76,7 +76,7 @@ def read_lines(stream: Iterable[bytes]) -> Iterator[bytes]:
     """The lines of a binary file; one that is longer than any question may be is cut, which `ask` then refuses."""
     readline = getattr(stream, "readline", None)
     assert readline is not None
-    while raw := readline(_MAX_LINE_BYTES):
+    while raw := readline(MAX_QUERY_BYTES):
         whole = raw.endswith(b"\n")
         yield raw
         while not whole:

@@ -43,10 +43,11 @@ class LunaGenerator(Generator):
         self.model = opened.model
         self.tokenizer = opened.tokenizer
         self.template = DialogueTemplate(opened.tokenizer)
-        chat = opened.manifest.get("chat") or {}
+        chat = opened.manifest.chat
         self.grounds_itself = bool(chat.get("grounds_itself", False))
         self.can_think = bool(chat.get("thinking", False))
         self._max_positions = int(self.model.dims.max_positions)
+        self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self._state: Any = None
         self._seen: list[int] = []
         """The ids that `_state` has read."""
@@ -58,7 +59,7 @@ class LunaGenerator(Generator):
 
         if model is None:
             raise UsageError(t("model.none"), hint=t("model.none.hint"))
-        return cls(open_model(Path(model), selection=plugins.selection, device=device))
+        return cls(open_model(Path(model), selection=str(plugins.selection), device=device))
 
     @property
     def context_length(self) -> int:

@@ -88,6 +88,7 @@ class Session:
         self.turns: list[Turn] = []
         self.closing = False
         """Set by `/exit`: whoever runs the conversation ends it."""
+        self._name: str | None = None
         self._stop = threading.Event()
         self._busy = threading.Lock()
         self._commands: dict[str, Command] = {}
@@ -201,6 +202,9 @@ class Session:
                 plugins=",".join(self.plugins.names),
                 persona=self.options.persona,
             )
+            if self._name is not None:
+                name, self._name = self._name, None
+                self.store.set_name(self.id, name)
         except LunaError as error:
             return Notice(t("store.not_kept", reason=error.text))
         return None
@@ -210,6 +214,7 @@ class Session:
     def clear(self) -> None:
         """Begin a new conversation; the former stays in the store."""
         self.turns = []
+        self._name = None
         self.id = secrets.token_hex(16)
 
     def load(self, name: str) -> int:
@@ -231,6 +236,10 @@ class Session:
             UsageError: see `SessionStore.set_name`; or nothing is kept here.
         """
         self._need_store().set_name(self.id, name)
+
+    def name_when_kept(self, name: str) -> None:
+        """Give the conversation its name with its first turn; until then there is nothing to name."""
+        self._name = name
 
     def _need_store(self) -> SessionStore:
         if self.store is None:

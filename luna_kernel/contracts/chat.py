@@ -134,6 +134,10 @@ class Step(ABC):
     def run(self, turn: Turn, session: Session) -> Iterator[Event]:
         """Change `turn`, yielding what the person should see at once. Steps that show nothing `yield from ()`."""
 
+    def describe(self) -> str | None:
+        """One line for the head of the conversation: what this step works with; None says nothing."""
+        return None
+
     def close(self) -> None:  # noqa: B027  optional
         """Called once when the session closes."""
 

@@ -48,7 +48,7 @@ class ProbeContext(nn.Module):
             fill(weight)
         nn.init.zeros_(self.probe_bias)
         nn.init.zeros_(self.score)
-        nn.init.normal_(self.sketch)
+        fill(self.sketch)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (N, D) float32 -> scores (N, E) to add to the router's logits, and the probes (N, E, R)."""
