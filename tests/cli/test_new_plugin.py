@@ -22,8 +22,8 @@ def test_the_new_plugin_installs_and_passes_its_tests(
 ) -> None:
     made = luna("plugins", "new", "meu_teste")
     assert made.returncode == 0, made.stderr
-    folder = tmp_path / "luna-plugin-meu_teste"
-    assert "luna-plugin-meu_teste" in made.stdout
+    folder = tmp_path / "luna-plugin-meu-teste"
+    assert "luna-plugin-meu-teste" in made.stdout
     assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == sorted(
         str(p.relative_to(TEMPLATE)).replace("xyz", "meu_teste")
         for p in TEMPLATE.rglob("*")
