@@ -20,7 +20,8 @@ from luna_kernel.data.batches import Batches
 from luna_kernel.data.dialogue import DialogueTemplate
 from luna_kernel.data.tokenizer import Tokenizer
 from luna_kernel.model.blueprint import Blueprint
-from luna_kernel.model.checkpoint import open_model, save_model
+from luna_kernel.model.checkpoint import open_model
+from luna_kernel.model.checkpoint import save_model as write_model
 from luna_kernel.model.decoder import Decoder
 from luna_kernel.plugins import Plugins, load_plugins
 from luna_kernel.train import run_state
@@ -313,7 +314,7 @@ class _Training:
             "reason": reason,
             "metrics": {k: v for k, v in run.metrics.items() if k.startswith(("valid/", "loss/")) and v == v},
         }
-        save_model(target, run.model, plugins=self.plugins, tokenizer=tokenizer, extra={"training": facts})
+        write_model(target, run.model, plugins=self.plugins, tokenizer=tokenizer, extra={"training": facts})
         self.console.say(t("run.done", reason=t(f"reason.{reason}") if reason in REASONS else reason, folder=target))
         return TrainResult(
             run_dir=self.folder,
