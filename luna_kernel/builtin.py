@@ -11,6 +11,18 @@ if TYPE_CHECKING:
 
 LUNA_API = 1
 
+VERBS = {
+    "run": "luna_kernel.cli.run:run",
+    "chat": "luna_kernel.cli.chat:chat",
+    "create": "luna_kernel.cli.create:create",
+    "train": "luna_kernel.cli.train:train",
+    "models": "luna_kernel.cli.models:models",
+    "config": "luna_kernel.cli.config:config",
+    "plugins": "luna_kernel.cli.plugins_verb:plugins",
+    "doctor": "luna_kernel.cli.doctor:doctor",
+}
+"""The kernel's verbs, in the order of the help page; their lines of help are in the catalogue of the command line."""
+
 
 @hookimpl
 def luna_add_layers(add: Add) -> None:
@@ -45,12 +57,13 @@ def luna_add_training(add: Add) -> None:
     add("objective", "lm", f"{objectives}:LanguageModeling", help="Next token, every token counts")
     add("objective", "sft", f"{objectives}:SupervisedFineTuning", help="Next token, the assistant's turns count")
     optimizers = "luna_kernel.train.optimizers"
-    add("optimizer", "adamw", f"{optimizers}:make_adamw", config=f"{optimizers}:AdamWConfig", help="AdamW, fused")
+    configs = "luna_kernel.train.optimizer_config"
+    add("optimizer", "adamw", f"{optimizers}:make_adamw", config=f"{configs}:AdamWConfig", help="AdamW, fused")
     add(
         "optimizer",
         "muon",
         f"{optimizers}:make_muon",
-        config=f"{optimizers}:MuonConfig",
+        config=f"{configs}:MuonConfig",
         help="Muon for matrices, AdamW for the rest",
     )
     schedules = "luna_kernel.train.schedules"
@@ -74,7 +87,33 @@ def luna_add_chat(add: Add) -> None:
     """Steps and generators of every conversation."""
     steps = "luna_kernel.chat.steps"
     add("step", "history", f"{steps}:HistoryStep", config=f"{steps}:HistoryConfig", help="Earlier turns that fit")
-    add("step", "generate", f"{steps}:GenerateStep", help="Let the generator answer")
+    add(
+        "step",
+        "generate",
+        f"{steps}:GenerateStep",
+        config=f"{steps}:GenerateConfig",
+        help="Let the generator answer",
+    )
     generators = "luna_kernel.chat.generators"
     add("generator", "luna", f"{generators}:LunaGenerator", help="A Luna model")
     add("generator", "extractive", f"{generators}:ExtractiveGenerator", help="Quotes the passages; needs no model")
+    commands = "luna_kernel.chat.commands"
+    for name, text in (
+        ("help", "Show the commands"),
+        ("clear", "Begin a new conversation"),
+        ("save", "Give this conversation a name"),
+        ("load", "Go on with a conversation that has a name"),
+        ("thinking", "Show or hide the thinking part"),
+        ("stats", "Show figures of the last answer"),
+        ("exit", "Leave"),
+    ):
+        add("command", name, f"{commands}:{name.title()}Command", help=text)
+
+
+
+
+@hookimpl
+def luna_add_commands(add: Add) -> None:
+    """The kernel's verbs, so that a plugin that brings one of the same name is found out."""
+    for name, target in VERBS.items():
+        add("verb", name, target)

@@ -24,6 +24,7 @@ from luna_kernel.base.storage import (
     claim,
     delete_tree,
     disk_refusal,
+    let_go,
     new_file,
     new_folder,
     real_path,
@@ -75,20 +76,20 @@ def create_file(path: AnyPath, *, private: bool = False, need: int | None = None
     with refusals(path, need=need):
         make_folder(path.parent)
         fd, temp = new_file(path)
+    filled = False
     try:
         with os.fdopen(fd, "w+b", buffering=_BUFFER) as file:
             yield file
-            with refusals(path, need=need):
-                file.flush()
-                os.fchmod(fd, 0o600 if private else 0o644)
-                sync(fd)
-                temp.replace(path)
-        with refusals(path, need=need):
-            sync_folder(path.parent)
+            filled = True
+            file.flush()
+            os.fchmod(fd, 0o600 if private else 0o644)
+            sync(fd)
+            temp.replace(path)
+        sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temp.unlink()
-        if isinstance(error, OSError) and disk_refusal(error, temp):
+        if isinstance(error, OSError) and (filled or disk_refusal(error, temp)):
             raise refused(path, error, need=need) from error
         raise
 
@@ -158,7 +159,7 @@ def fsync_file(path: AnyPath, *, private: bool | None = None) -> None:
                 os.fchmod(fd, 0o600 if private else 0o644)
             sync(fd)
         finally:
-            os.close(fd)
+            let_go(fd)
 
 
 def remove_file(path: AnyPath) -> bool:
@@ -235,7 +236,7 @@ def _log(path: Path, flags: int = 0) -> Iterator[int]:
             os.sched_yield() if hasattr(os, "sched_yield") else None
         yield fd
     finally:
-        os.close(fd)
+        let_go(fd)
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -21,6 +21,7 @@ from luna_kernel.base.storage import (
     delete_tree,
     disk_refusal,
     folder_lock,
+    let_go,
     new_folder,
     real_path,
     refusals,
@@ -171,7 +172,8 @@ def _recover(parent: Path, only: str | None, marker: str | None) -> int:
         for name, kind, path in orphans:
             needed = kind in ("ready", "old") and not os.path.lexists(parent / name)
             if not needed and os.path.lexists(path):
-                removed += delete_orphan(path)
+                with contextlib.suppress(OSError):  # what cannot be deleted, on a read-only disk, is in nobody's way
+                    removed += delete_orphan(path)
         if removed:
             sync_folder(parent)
     return removed
@@ -221,7 +223,7 @@ def _settle(folder: Path, *, private: bool) -> None:
                 os.fchmod(fd, 0o600 if private else 0o644)
                 sync(fd)
             finally:
-                os.close(fd)
+                let_go(fd)
         Path(place).chmod(0o700 if private else 0o755)
         sync_folder(Path(place))
 

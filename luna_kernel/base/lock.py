@@ -12,7 +12,7 @@ from pathlib import Path
 from luna_kernel.base.errors import LunaError, StorageError, UsageError
 from luna_kernel.base.folders import make_folder
 from luna_kernel.base.messages import catalogue
-from luna_kernel.base.storage import claim, refusals
+from luna_kernel.base.storage import claim, let_go, refusals
 
 t = catalogue(__package__)
 
@@ -54,7 +54,7 @@ def lock(path: str | os.PathLike[str], *, wait: float = 0.0) -> Iterator[None]:
                 with contextlib.suppress(OSError):
                     os.ftruncate(fd, 0)
     finally:
-        os.close(fd)
+        let_go(fd)
 
 
 def _acquire(path: Path, deadline: float) -> int:
@@ -68,9 +68,9 @@ def _acquire(path: Path, deadline: float) -> int:
             if held is None or (held is False and time.monotonic() >= deadline):
                 raise _not_acquired(path, fd, held)  # noqa: TRY301 - closes `fd` below
         except BaseException:
-            os.close(fd)
+            let_go(fd)
             raise
-        os.close(fd)
+        let_go(fd)
         if held is False:
             time.sleep(0.01)
 

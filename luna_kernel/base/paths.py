@@ -24,8 +24,9 @@ def config_dir() -> Path:
 
 
 def data_dir() -> Path:
-    """Models, knowledge bases, sessions: what a user would miss."""
-    return _folder("data")
+    """Models, knowledge bases, sessions: what a user would miss. `LUNA_DATA_DIR` puts it elsewhere."""
+    elsewhere = os.environ.get("LUNA_DATA_DIR")
+    return Path(elsewhere).expanduser() if elsewhere else _folder("data")
 
 
 def state_dir() -> Path:

@@ -88,6 +88,12 @@ def disk_refusal(error: BaseException, inside: Path) -> bool:
     return error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(inside)
 
 
+def let_go(fd: int) -> None:
+    """Close a descriptor that only held a lock, or whose bytes are synced: what close says then changes nothing."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
 def real_path(path: str | os.PathLike[str]) -> Path:
     """`path`, or what it points to when it is a symbolic link: the link stays, its target is replaced."""
     path = Path(path)
@@ -113,7 +119,7 @@ def sync_folder(folder: Path) -> None:
         if error.errno != errno.EINVAL:  # a file system that cannot sync folders, some network ones
             raise
     finally:
-        os.close(fd)
+        let_go(fd)
 
 
 def temporary(path: Path, kind: str) -> Path:
@@ -148,11 +154,11 @@ def new_file(path: Path) -> tuple[int, Path]:
             if claim(fd) is not False and os.fstat(fd).st_nlink:
                 return fd, temp
         except BaseException:
-            os.close(fd)
+            let_go(fd)
             with contextlib.suppress(OSError):
                 temp.unlink()
             raise
-        os.close(fd)  # a sweeper was between our open and our lock, and takes it for an orphan
+        let_go(fd)  # a sweeper was between our open and our lock, and takes it for an orphan
 
 
 @contextlib.contextmanager
@@ -167,7 +173,7 @@ def new_folder(path: Path, kind: str) -> Iterator[Path]:
             held = claim(fd) is not False and temp.exists()
         except BaseException as error:
             if fd >= 0:
-                os.close(fd)
+                let_go(fd)
             with contextlib.suppress(OSError):
                 temp.rmdir()
             if isinstance(error, FileNotFoundError):
@@ -175,14 +181,14 @@ def new_folder(path: Path, kind: str) -> Iterator[Path]:
             raise
         if held:
             break
-        os.close(fd)
+        let_go(fd)
     stat = os.fstat(fd)
     _claimed.add((stat.st_dev, stat.st_ino))
     try:
         yield temp
     finally:
         _claimed.discard((stat.st_dev, stat.st_ino))
-        os.close(fd)
+        let_go(fd)
 
 
 @contextlib.contextmanager
@@ -200,7 +206,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
                 time.sleep(0.005)
         yield
     finally:
-        os.close(fd)
+        let_go(fd)
 
 
 def delete_tree(path: Path) -> None:
@@ -231,5 +237,5 @@ def delete_orphan(path: Path) -> bool:
             return False
         delete_tree(path)  # while we hold its lock: a writer that has just created it sees that and takes another name
     finally:
-        os.close(fd)
+        let_go(fd)
     return True

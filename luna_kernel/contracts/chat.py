@@ -17,6 +17,7 @@ from .data import Message
 
 if TYPE_CHECKING:
     from luna_kernel.chat.session import Session
+    from luna_kernel.plugins.loading import Plugins
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ class Turn:
     searched: bool = False
     """Whether documents were searched for this turn, found or not."""
     sampling: Sampling = field(default_factory=Sampling)
+    think: bool = False
+    """Whether the person wants the model to think first, if it knows how."""
     answer: str = ""
     thinking: str = ""
     citations: list[Citation] = field(default_factory=list)
@@ -111,9 +114,9 @@ class Turn:
     generator: str = ""
     """Name of the generator that answered."""
     usage: dict[str, int] = field(default_factory=dict)
-    """`prompt_tokens`, `completion_tokens`."""
+    """`prompt_tokens` (of which `cached_tokens` were read in an earlier turn), `completion_tokens`."""
     timings: dict[str, float] = field(default_factory=dict)
-    """Seconds: `retrieve`, `first_token`, `generate`, `total`."""
+    """Seconds: `first_token`, `total`, and each step's under its name (`generate`); `retrieve` from the rag step."""
     notes: dict[str, Any] = field(default_factory=dict)
     """JSON-able facts that steps leave for `/stats` and the store, under the step's name."""
 
@@ -131,6 +134,10 @@ class Step(ABC):
     def run(self, turn: Turn, session: Session) -> Iterator[Event]:
         """Change `turn`, yielding what the person should see at once. Steps that show nothing `yield from ()`."""
 
+    def describe(self) -> str | None:
+        """One line for the head of the conversation: what this step works with; None says nothing."""
+        return None
+
     def close(self) -> None:  # noqa: B027  optional
         """Called once when the session closes."""
 
@@ -142,6 +149,11 @@ class Generator(ABC):
     grounds_itself: bool = False
     """Whether it can be trusted to answer from passages put into its prompt. A tiny model cannot: then a turn with
     passages is answered by the extractive generator."""
+
+    @classmethod
+    def open(cls, model: str | None, *, plugins: Plugins, device: str = "cpu") -> Generator:
+        """Make the generator for `luna run --generator NAME --model MODEL`; the default needs no model."""
+        return cls()
 
     @abstractmethod
     def generate(self, turn: Turn, stop: Callable[[], bool]) -> Iterator[Event]:

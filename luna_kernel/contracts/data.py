@@ -98,7 +98,12 @@ class Reader(ABC):
     """
 
     extensions: tuple[str, ...] = ()
+    piecewise: bool = False
+    """Whether a large file may be cut after any line and read piece by piece: each line stands for itself."""
 
     @abstractmethod
     def read(self, data: bytes, source: str) -> ReadResult:
-        """Read one file's bytes. Raises `UsageError` when the file as a whole cannot be read, with the reason."""
+        """Read one file's bytes. Raises `UsageError` when the file as a whole cannot be read, with the reason.
+
+        The `place` of records and faults is `source:line`, lines counted from 1 in `data`.
+        """

@@ -3,8 +3,8 @@
 Shape letters: B batch, T tokens, D d_model, H heads, S tokens seen so far (cache included).
 
 A block is `x + mixer(norm(x))`, then `x + ffn(norm(x))`; both layers map (B, T, D) to (B, T, D). A layer must be
-causal: nothing at position t may depend on a later token, nor on another row of the batch, nor on padding. What it remembers
-between calls lives in a state that belongs to the request (`make_state`), never in the module.
+causal: nothing at position t may depend on a later token, nor on another row of the batch, nor on padding. What it
+remembers between calls lives in a state that belongs to the request (`make_state`), never in the module.
 
     class Doubler(Layer):
         def __init__(self, config, dims):
@@ -26,23 +26,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .dims import Dims
+
+__all__ = ["PADDING_SEGMENT", "Context", "Dims", "Layer", "ModelPart", "Modulator", "Position"]
+
 PADDING_SEGMENT = 0
 """`segment_ids` of padding; samples of a packed row count from 1."""
-
-
-@dataclass(frozen=True)
-class Dims:
-    """The sizes that all layers of a model share."""
-
-    vocab_size: int
-    d_model: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    ffn_dim: int
-    max_positions: int
-    norm_eps: float = 1e-5
 
 
 @dataclass
@@ -53,7 +42,7 @@ class Context:
     """
 
     positions: Tensor
-    """(B, T) int64, position of each token in its own sample."""
+    """(B, T) int64, position of each token in its own sample; an expanded view when all rows are alike."""
     segment_ids: Tensor | None = None
     """(B, T) int; tokens see only tokens of their own segment. 0 is padding. None: one segment, no padding."""
     condition: dict[str, Tensor] = field(default_factory=dict)
@@ -81,24 +70,44 @@ class Context:
         self.metrics[f"{name}/{self.layer}"] = value.detach()
 
 
-class Layer(nn.Module, ABC):
-    """A mixer or a feed-forward layer.
+class ModelPart(nn.Module, ABC):
+    """What layers, position schemes and modulators share.
 
     Args of the constructor: `config`, the component's validated pydantic model (None if it has none), and `dims`.
     Build parameters with `torch.empty`, fill them in `reset_parameters`, and let the constructor call it: then the
-    layer can be made on the meta device and filled from a file.
+    part can be made on the meta device and filled from a file. Matrices start with `dims.init_std`, those that write
+    into the residual stream with `dims.residual_std`; `luna_kernel.model.linear.Linear` does both.
+
+    An old version of a component is opened by a class method, if there is one:
+    `migrate(weights, node, from_version) -> (weights, node)`, both of one place, names without its prefix.
     """
 
+    def reset_parameters(self) -> None:
+        """Fill every parameter afresh. The default asks each child; override it for parameters of the part's own."""
+        for child in self.children():
+            reset = getattr(child, "reset_parameters", None)
+            if reset is not None:
+                reset()
+
+    def make_state(self, batch: int, max_length: int, dtype: torch.dtype, device: torch.device) -> Any:
+        """A fresh decode state for `batch` requests of up to `max_length` tokens, or None if the part keeps none.
+
+        A state may have `snapshot() -> taken` and `restore(taken)`; without them it is copied whole when a chat goes
+        back to an earlier moment, so it must bear `copy.deepcopy`.
+        """
+        return None
+
+
+class Layer(ModelPart):
+    """A mixer or a feed-forward layer."""
+
     zero_init_output: bool = False
+    """The layer gives exact zeros at birth, so that a block may be added to a trained model unchanged (tested)."""
 
     @abstractmethod
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
         """Map x (B, T, D) to (B, T, D). With `ctx.state` set, x continues what the state has seen, and the state is
         updated in place; prefill may come in any number of pieces."""
-
-    def make_state(self, batch: int, max_length: int, dtype: torch.dtype, device: torch.device) -> Any:
-        """A fresh decode state for `batch` requests of up to `max_length` tokens, or None if the layer keeps none."""
-        return None
 
     def flops_per_token(self, context_length: int) -> float:
         """Forward floating-point operations per token (a multiply-add counts two) at `context_length` tokens.
@@ -108,7 +117,7 @@ class Layer(nn.Module, ABC):
         return float(sum(2 * p.numel() for p in self.parameters() if p.dim() >= 2))
 
 
-class Position(nn.Module, ABC):
+class Position(ModelPart):
     """A position scheme: it turns queries and keys, or biases the scores, or does neither."""
 
     def rotate(self, q: Tensor, k: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
@@ -120,7 +129,7 @@ class Position(nn.Module, ABC):
         return None
 
 
-class Modulator(nn.Module, ABC):
+class Modulator(ModelPart):
     """Wraps a layer's output, conditioned on `ctx.condition` or on the text so far; the identity at birth."""
 
     @abstractmethod

@@ -5,8 +5,19 @@ plugins = load_plugins("moc,ssm")            # nothing heavy is imported
 plugins.registry.get("ffn", "moc").load()    # this imports the layer
 """
 
-from .loading import Plugins, load_plugins
+from .host import Plugins, PluginStatus
+from .loading import load_plugins
+from .manifest import ComponentRecord, Manifest
 from .registry import Component, Registry
 from .selection import Selection
 
-__all__ = ["Component", "Plugins", "Registry", "Selection", "load_plugins"]
+__all__ = [
+    "Component",
+    "ComponentRecord",
+    "Manifest",
+    "PluginStatus",
+    "Plugins",
+    "Registry",
+    "Selection",
+    "load_plugins",
+]

@@ -8,7 +8,6 @@ The "told" hooks run once per step or per turn, never inside a layer. When one f
 plugin's name and the run goes on, unless the plugin says `LUNA_CRITICAL = True`.
 """
 
-# ruff: noqa: D103  (each spec's docstring is its documentation; docs/hooks.md repeats the signatures and a test compares)
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

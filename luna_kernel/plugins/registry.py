@@ -32,6 +32,7 @@ class Add(Protocol):
         *,
         config: str | None = None,
         version: int = 1,
+        oldest: int | None = None,
         help: str = "",  # noqa: A002  the word that click and argparse use
         place: str | None = None,
         default: Mapping[str, Any] | None = None,
@@ -55,11 +56,17 @@ class Component:
     """`package.config:Class` of its pydantic model; None when it takes no configuration."""
     version: int = 1
     """Grows when a saved node or saved weights of the old version need `migrate`."""
+    oldest: int | None = None
+    """The oldest version that the component's `migrate` still reads; None: only `version` itself."""
     help: str = ""
     place: str | None = None
     """Where `luna create` puts it without being told: `every block`, `every 2nd block`, `last block`, …"""
     default: Mapping[str, Any] = field(default_factory=dict)
     """The node's fields that differ from the config's defaults when nobody says otherwise."""
+
+    def opens(self, version: int) -> bool:
+        """Whether this component can read what its `version` saved."""
+        return (self.version if self.oldest is None else self.oldest) <= version <= self.version
 
     def load(self) -> Any:
         """Import the component.

@@ -65,6 +65,15 @@ class Selection:
         """The same selection with `names` switched on as well."""
         return Selection(self.every, tuple(dict.fromkeys(self.named + names)), self.without, self.files)
 
+    def mended(self, names: tuple[str, ...], files: tuple[str, ...] = ()) -> Selection:
+        """The same selection with `names` and `files` on, though it left them out."""
+        return Selection(
+            self.every,
+            self.named if self.every else tuple(dict.fromkeys(self.named + names)),
+            tuple(name for name in self.without if name not in names),
+            tuple(dict.fromkeys(self.files + files)),
+        )
+
     def __str__(self) -> str:
         parts = (["all"] if self.every else []) + list(self.named) + [f"-{name}" for name in self.without]
         return ",".join(parts + list(self.files)) or "none"

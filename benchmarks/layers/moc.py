@@ -1,0 +1,172 @@
+"""The collaborative experts beside a dense layer of the same active size, a plain sparse mixture, and others' code.
+
+    python benchmarks/layers/moc.py --d 512 --tokens 1024 --batch 4 --threads 1
+
+Forward and backward of one layer. `dense`: SwiGLU as wide as the experts that work on a token. `plain MoE`: sort and
+group, written with ordinary operations. `Mixtral`: transformers' layer, where it is installed. `straightforward MoC`: the
+full form as one writes it first, all experts in a loop and nn.MultiheadAttention over them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from luna_plugin_moc.config import MoCConfig
+from luna_plugin_moc.layer import CollaborativeExperts
+from side_by_side import print_table, rounds, saved_bytes
+from torch import Tensor, nn
+
+from luna_kernel.contracts.layers import Context, Dims
+
+
+class Dense(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, d: int, hidden: int) -> None:
+        super().__init__()
+        self.w1, self.w3 = nn.Linear(d, hidden, bias=False), nn.Linear(d, hidden, bias=False)
+        self.w2 = nn.Linear(hidden, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, D) -> (…, D)."""
+        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+
+
+class PlainMoE(nn.Module):
+    """Sort the pairs by expert, run each expert on its rows, add up: the reference that everybody writes."""
+
+    def __init__(self, d: int, hidden: int, experts: int, top_k: int) -> None:
+        super().__init__()
+        self.top_k = top_k
+        self.router = nn.Linear(d, experts, bias=False)
+        self.experts = nn.ModuleList(Dense(d, hidden) for _ in range(experts))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        flat = x.view(-1, x.shape[-1])
+        p = F.linear(flat.float(), self.router.weight.float()).softmax(-1)
+        weights, ids = p.topk(self.top_k)
+        weights = (weights / weights.sum(-1, keepdim=True)).flatten()
+        order = ids.flatten().argsort(stable=True)
+        counts = torch.bincount(ids.flatten(), minlength=len(self.experts)).tolist()
+        out = torch.zeros(flat.shape, dtype=torch.float32)
+        for expert, pairs in zip(self.experts, order.split(counts), strict=True):
+            rows = pairs // self.top_k
+            out = out.index_add(0, rows, expert(flat[rows]) * weights[pairs, None])
+        return out.view_as(x)
+
+
+class StraightforwardMoC(nn.Module):
+    """All experts in a loop, nn.MultiheadAttention over their outputs, routing from each, fusion by a second one."""
+
+    def __init__(self, d: int, hidden: int, experts: int, top_k: int, heads: int) -> None:
+        super().__init__()
+        self.top_k = top_k
+        self.experts = nn.ModuleList(Dense(d, hidden) for _ in range(experts))
+        self.confer = nn.MultiheadAttention(d, heads, batch_first=True)
+        self.fuse = nn.MultiheadAttention(d, heads, batch_first=True)
+        self.norm = nn.RMSNorm(d)
+        self.score = nn.Linear(d, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        flat = x.view(-1, x.shape[-1])
+        said = torch.stack([expert(flat) for expert in self.experts], dim=1)
+        heard = self.norm(said + self.confer(said, said, said)[0])
+        weights, ids = self.score(heard).squeeze(-1).topk(self.top_k)
+        chosen = said.gather(1, ids[..., None].expand(-1, -1, x.shape[-1]))
+        chosen = chosen + self.fuse(chosen, chosen, chosen)[0]
+        return (weights.softmax(-1)[..., None] * chosen).sum(1).view_as(x)
+
+
+def mixtral(d: int, hidden: int, experts: int, top_k: int, how: str) -> nn.Module | None:
+    """Transformers' sparse layer with one of its ways to run the experts, or None without transformers."""
+    try:
+        from transformers import MixtralConfig
+        from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
+    except ImportError:
+        return None
+    config = MixtralConfig(hidden_size=d, intermediate_size=hidden, num_local_experts=experts, num_experts_per_tok=top_k)
+    config._experts_implementation = how
+    layer: nn.Module = MixtralSparseMoeBlock(config)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.02)
+    return layer
+
+
+def main() -> None:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--d", type=int, default=512)
+    parser.add_argument("--tokens", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--experts", type=int, default=8)
+    parser.add_argument("--top-k", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", choices=["fp32", "bf16", "both"], default="both")
+    parser.add_argument("--full", action="store_true", help="also the full context and the straightforward form (slow)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    d, heads, width = args.d, max(args.d // 64, 1), args.d * 3
+    dims = Dims(0, d, 8, heads, heads, d // heads, width, args.tokens)
+    expert = width // args.top_k
+    sparse = {"num_experts": args.experts, "top_k": args.top_k, "expert_dim": expert}
+
+    def moc(**fields: object) -> nn.Module:
+        return CollaborativeExperts(MoCConfig.model_validate({**sparse, **fields}), dims)
+
+    layers: dict[str, nn.Module] = {
+        "dense": Dense(d, expert * args.top_k),
+        "plain MoE": PlainMoE(d, expert, args.experts, args.top_k),
+        "moc none+sum": moc(context="none", fusion="sum"),
+        "moc low_rank+sum": moc(context="low_rank", fusion="sum"),
+        "moc low_rank+attend": moc(),
+    }
+    for how in ("eager", "grouped_mm"):
+        layer = mixtral(d, expert, args.experts, args.top_k, how)
+        if layer is not None:
+            layers[f"Mixtral {how}"] = layer
+    if args.full:
+        layers["moc full+attend"] = moc(context="full")
+        layers["straightforward MoC"] = StraightforwardMoC(d, expert, args.experts, args.top_k, heads)
+    x = torch.randn(args.batch, args.tokens, d)
+    positions = torch.arange(args.tokens).expand(args.batch, -1)
+    for name, low in (("fp32", False), ("bf16", True)):
+        if args.dtype not in (name, "both"):
+            continue
+
+        def forward(layer: nn.Module, low: bool = low) -> Tensor:
+            inputs = x.clone().requires_grad_()
+            with torch.autocast("cpu", torch.bfloat16, enabled=low):
+                if not isinstance(layer, CollaborativeExperts):
+                    out = layer(inputs)
+                    return (out[0] if isinstance(out, tuple) else out).float().square().mean()
+                ctx = Context(positions=positions)
+                return layer(inputs, ctx).float().square().mean() + sum(ctx.losses.values())
+
+        def step(layer: nn.Module) -> Callable[[], None]:
+            def run() -> None:
+                layer.zero_grad(set_to_none=False)
+                forward(layer).backward()
+
+            return run
+
+        times = rounds({key: step(layer) for key, layer in layers.items()}, args.rounds)
+        parameters = {p.untyped_storage().data_ptr() for layer in layers.values() for p in layer.parameters()}
+        notes = {}
+        for key, layer in layers.items():
+            notes[key] = f"keeps {saved_bytes(lambda layer=layer: forward(layer), parameters) / 2**20:7.1f} MiB"
+            if isinstance(layer, CollaborativeExperts):
+                notes[key] += f", {layer.flops_per_token(args.tokens) / 1e6:.2f} MFLOP per token forward"
+        title = f"{name}, d {d}, T {args.tokens}, B {args.batch}, {args.threads} thread(s), forward + backward"
+        print_table(title + ", against dense", times, "dense", notes)
+        print_table("the same against plain sparse MoE (moc none+sum)", times, "moc none+sum")
+
+
+if __name__ == "__main__":
+    main()

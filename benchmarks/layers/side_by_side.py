@@ -1,0 +1,51 @@
+"""Time several modules in one run, A B A B, and print each as a ratio to the first with its spread."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+
+def rounds(cases: Mapping[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
+    """Seconds of each case in each round; one warm-up round, then the cases in turn."""
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for number in range(count + 1):
+        for name, case in cases.items():
+            start = time.perf_counter()
+            case()
+            if number:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def print_table(title: str, times: Mapping[str, list[float]], base: str, extra: Mapping[str, str] | None = None) -> None:
+    """Median seconds, and the ratio to `base` round by round: median, lowest and highest."""
+    print(f"\n{title}")
+    width = max(map(len, times))
+    for name, values in times.items():
+        ratios = [a / b for a, b in zip(values, times[base], strict=True)]
+        print(
+            f"  {name:{width}}  {statistics.median(values) * 1e3:9.1f} ms   x{statistics.median(ratios):6.3f}"
+            f"  ({min(ratios):.3f} to {max(ratios):.3f})  {(extra or {}).get(name, '')}"
+        )
+
+
+def saved_bytes(run: Callable[[], Tensor], parameters: set[int]) -> int:
+    """Bytes that autograd keeps for the backward pass of `run`, each storage once, parameters left out."""
+    seen: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = run()
+    total = sum(seen.values())
+    del output
+    return total

@@ -1,0 +1,1 @@
+"""Conversation: a session, the steps of a turn, the generators that answer, the store that keeps, the terminal."""

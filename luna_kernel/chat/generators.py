@@ -1,0 +1,178 @@
+"""The kernel's own generators: a Luna model, and quoting the passages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luna_kernel.base.errors import UsageError
+from luna_kernel.base.messages import catalogue
+from luna_kernel.chat.streaming import AnswerText
+from luna_kernel.contracts.chat import Citation, Event, Generator, Text, Thinking, Turn
+from luna_kernel.contracts.data import Message
+
+if TYPE_CHECKING:
+    from luna_kernel.model.checkpoint import OpenedModel
+    from luna_kernel.plugins.loading import Plugins
+
+t = catalogue(__package__)
+
+_STOP_REASONS = {"end": "end", "length": "length", "context": "length", "stopped": "interrupted"}
+"""What the model room calls the end of a generation, and what a turn calls it."""
+
+
+class LunaGenerator(Generator):
+    """A Luna model that answers in its dialogue template.
+
+    The decode state (KV cache, SSM state) is kept between turns: when the next prompt begins with what the model has
+    seen, only the rest is read. Control ids come from the template alone.
+
+    Args:
+        opened: the model with its tokenizer and manifest.
+        name: how the answer's `generator` is called.
+    """
+
+    name = "luna"
+
+    def __init__(self, opened: OpenedModel) -> None:
+        from luna_kernel.data.dialogue import DialogueTemplate
+
+        if opened.tokenizer is None:
+            raise UsageError(t("model.no_tokenizer"), hint=t("model.no_tokenizer.hint"))
+        self.model = opened.model
+        self.tokenizer = opened.tokenizer
+        self.template = DialogueTemplate(opened.tokenizer)
+        chat = opened.manifest.chat
+        self.grounds_itself = bool(chat.get("grounds_itself", False))
+        self.can_think = bool(chat.get("thinking", False))
+        self._max_positions = int(self.model.dims.max_positions)
+        self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        self._state: Any = None
+        self._seen: list[int] = []
+        """The ids that `_state` has read."""
+
+    @classmethod
+    def open(cls, model: str | None, *, plugins: Plugins, device: str = "cpu") -> LunaGenerator:
+        """Open the model folder `model`."""
+        from luna_kernel.model.checkpoint import open_model
+
+        if model is None:
+            raise UsageError(t("model.none"), hint=t("model.none.hint"))
+        return cls(open_model(Path(model), selection=str(plugins.selection), device=device))
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return self._max_positions
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens that `messages` cost in the prompt."""
+        return self.template.count(messages)
+
+    def generate(self, turn: Turn, stop: Callable[[], bool]) -> Iterator[Event]:
+        """Stream the thinking part, if it was asked for and the model knows how, and the answer."""
+        messages, left_out = self.fit(turn)
+        if left_out:
+            turn.notes["prompt"] = {"messages_left_out": left_out}
+        thinks = turn.think and self.can_think
+        prompt, _ = self.template.render(messages, answer="thinking" if thinks else True, thoughts=False)
+        turn.usage = {"prompt_tokens": len(prompt), "cached_tokens": 0, "completion_tokens": 0}
+        if thinks:
+            thought: list[int] = []
+            for piece in self._speak(turn, prompt, stop, thought):
+                yield Thinking(piece)
+            if turn.stop_reason != "end":
+                return
+            closing, _ = self.template.render([], answer=True)
+            prompt = [*prompt, *thought, self.template.end_id, *closing]
+        for piece in self._speak(turn, prompt, stop, []):
+            yield Text(piece)
+
+    def fit(self, turn: Turn) -> tuple[list[Message], int]:
+        """The messages of the prompt and how many earlier ones had to be left out for it to fit.
+
+        Raises:
+            UsageError: the question alone is longer than the model can read.
+        """
+        system = [part for part in turn.system if part]
+        head = [Message("system", "\n\n".join(system))] if system else []
+        question = Message("user", self._question(turn))
+        room = self._max_positions - min(turn.sampling.max_tokens, self._max_positions // 4) - 1
+        history = list(turn.history)
+        left_out = 0
+        while history and self.count_tokens([*head, *history, question]) > room:
+            # A question and its answer go together, so that the conversation begins with a question.
+            drop = 2 if len(history) > 1 else 1
+            history, left_out = history[drop:], left_out + drop
+        needed = self.count_tokens([*head, question])
+        if needed > room:
+            if head and self.count_tokens([question]) <= room:
+                return [question], left_out + 1
+            raise UsageError(
+                t("prompt.too_long", found=needed, model=self.name, limit=room), hint=t("query.too_long.hint")
+            )
+        return [*head, *history, question], left_out
+
+    def _question(self, turn: Turn) -> str:
+        """The question, under its passages if the model is one that answers from them.
+
+        Passages are plain text inside the user's turn: they cannot open a turn of their own.
+        """
+        if not (turn.passages and self.grounds_itself):
+            return turn.query
+        passages = "\n".join(f"[{item.number}] ({item.title or item.source}) {item.text}" for item in turn.passages)
+        return f"Passagens:\n{passages}\n\nPergunta: {turn.query}"
+
+    def _speak(self, turn: Turn, prompt: list[int], stop: Callable[[], bool], spoken: list[int]) -> Iterator[str]:
+        """Generate one turn of speech after `prompt`; `spoken` gets its ids, `turn` its reason to stop."""
+        from luna_kernel.model.generation import generate
+        from luna_kernel.model.sampling_config import Sampling
+
+        text = AnswerText(self.tokenizer.stream(), turn.sampling.stop)
+        state, rest = self._continue(prompt)
+        turn.usage["cached_tokens"] += len(prompt) - len(rest)
+        run = generate(
+            self.model,
+            rest,
+            Sampling(**{name: getattr(turn.sampling, name) for name in Sampling.model_fields}),
+            end_ids=self.template.end_ids,
+            max_tokens=turn.sampling.max_tokens,
+            should_stop=stop,
+            state=state,
+        )
+        try:
+            for id_ in run:
+                turn.usage["completion_tokens"] += 1
+                piece = text.push(id_)
+                if piece:
+                    yield piece
+                if text.stopped:
+                    break
+        finally:
+            spoken += run.tokens
+            # The last id is given before the model reads it, so the state itself says how many it has read.
+            self._seen = [*prompt, *run.tokens][: state.length]
+        rest_of_text = text.finish()
+        if rest_of_text:
+            yield rest_of_text
+        turn.stop_reason = "stop_string" if text.stopped else _STOP_REASONS[run.finish_reason or "stopped"]
+
+    # --- decode state --------------------------------------------------------------------------------------------
+
+    def _continue(self, prompt: list[int]) -> tuple[Any, list[int]]:
+        """A decode state and the ids of `prompt` that it has not read yet, one at least."""
+        seen, self._seen = self._seen, []
+        if self._state is None or not seen or len(seen) >= len(prompt) or prompt[: len(seen)] != seen:
+            self._state = self.model.make_state(1, self._max_positions)
+            return self._state, prompt
+        return self._state, prompt[len(seen) :]
+
+class ExtractiveGenerator(Generator):
+    """Answers with the sentences of the passages that fit the question best, each with the number of its passage.
+
+    It needs no model and makes nothing up: every quoted character is in the document at the offsets of its citation.
+    """
+
+    name = "extractive"
+    grounds_itself = True

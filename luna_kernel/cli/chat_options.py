@@ -1,0 +1,99 @@
+"""The options that `luna run` and `luna chat` share, and the request that they make together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from luna_kernel.base.messages import catalogue
+
+from .options import debug_option, device_option, json_option, option, plugins_option
+
+if TYPE_CHECKING:
+    from luna_kernel.base.settings import Settings
+
+t = catalogue(__package__)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SETTINGS_FIELDS = (
+    "model", "persona", "device", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens", "seed",
+    "threads",
+)  # fmt: skip
+"""Options that are settings too: what was typed goes before environment and files."""
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """What the command line asked for."""
+
+    settings: Settings
+    docs: tuple[Path, ...] = ()
+    query: str | None = None
+    context: str = ""
+    steps: tuple[str, ...] | None = None
+    generator: str | None = None
+    session: str | None = None
+    save: bool = True
+    thinking: bool = False
+    stop: tuple[str, ...] = ()
+    train_seconds: float | None = None
+    rebuild: bool = False
+
+
+def _numbers(function: F) -> F:
+    for name, kind in (
+        ("--seed", int), ("--max-tokens", int), ("--repetition-penalty", float), ("--min-p", float),
+        ("--top-p", float), ("--top-k", int), ("--temperature", float), ("--threads", int),
+    ):  # fmt: skip
+        key = "run." + name.removeprefix("--").replace("-", "_")
+        function = option(name, type=kind, help=lambda key=key: t(key))(function)
+    return function
+
+
+def chat_options(function: F) -> F:
+    """Everything but `--model`, which `luna chat` wants and `luna run` does not need."""
+    for decorate in reversed(
+        (
+            plugins_option,
+            option("--docs", multiple=True, type=click.Path(path_type=Path), help=lambda: t("run.docs")),
+            option("--query", help=lambda: t("run.query")),
+            option("--persona", metavar="NAME", help=lambda: t("run.persona")),
+            option("--context", default="", help=lambda: t("run.context")),
+            option("--session", metavar="NAME", help=lambda: t("run.session")),
+            option("--save/--no-save", default=True, help=lambda: t("run.save")),
+            option("--thinking", is_flag=True, help=lambda: t("run.thinking")),
+            option("--generator", metavar="NAME", help=lambda: t("run.generator")),
+            option("--steps", metavar="LIST", help=lambda: t("run.steps")),
+            _numbers,
+            option("--stop", multiple=True, help=lambda: t("run.stop")),
+            device_option,
+            json_option,
+            debug_option,
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def make_request(ctx: click.Context, **given: Any) -> ChatRequest:
+    """The request, with the settings of environment and files under what was typed.
+
+    Raises:
+        ConfigError: a setting that does not validate; names the place and the key.
+    """
+    from luna_kernel.base.settings import Settings
+
+    typed = {name: given.pop(name) for name in SETTINGS_FIELDS if name in given}
+    if ctx.get_parameter_source("device") is not click.core.ParameterSource.COMMANDLINE:
+        typed.pop("device", None)
+    settings = Settings(**typed)
+    settings.apply()
+    docs = tuple(given.pop("docs")) or ((settings.docs,) if settings.docs is not None else ())
+    steps = given.pop("steps")
+    names = None if steps is None else tuple(name.strip() for name in steps.split(",") if name.strip())
+    return ChatRequest(settings, docs=docs, steps=names, **given)

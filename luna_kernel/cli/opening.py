@@ -1,0 +1,193 @@
+"""From a request to an open session: check what was asked, find or build the model, choose the device, open the store."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from luna_kernel.base.device import choose_device
+from luna_kernel.base.errors import LunaError, UsageError
+from luna_kernel.base.messages import catalogue
+from luna_kernel.chat.session import Session, SessionOptions, clean_query
+from luna_kernel.chat.store import SessionStore
+from luna_kernel.contracts.chat import Generator, Sampling
+
+from .app import App
+from .chat_options import ChatRequest
+
+if TYPE_CHECKING:
+    from luna_kernel.base.device import DeviceChoice
+    from luna_kernel.plugins import Plugins
+
+t = catalogue(__package__)
+
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens", "seed")
+
+
+def open_session(app: App, request: ChatRequest) -> Session:
+    """Everything that a conversation needs, opened. What is wrong is said before anything slow begins.
+
+    Raises:
+        LunaError: see the parts: documents, persona, steps, device, model, store.
+    """
+    begin = time.perf_counter()
+    check_request(app, request)
+    device = choose_device(request.settings.device)
+    if request.settings.threads:
+        import torch
+
+        torch.set_num_threads(request.settings.threads)
+    generator, plugins, name, chat = open_generator(app, request, device.name)
+    options = SessionOptions(
+        sampling=_sampling(request, chat),
+        model=name,
+        device=device.name,
+        persona=request.settings.persona,
+        docs=request.docs,
+        show_thinking=request.thinking,
+        context=request.context,
+    )
+    store = open_store(app, request)
+    try:
+        session = Session(
+            plugins, generator, steps=_steps(app, request, chat, plugins), store=store, options=options
+        )
+    except BaseException:
+        if store is not None:
+            store.close()
+        raise
+    try:
+        if request.session is not None and store is not None:
+            _resume(app, session, request.session)
+    except BaseException:
+        session.close()
+        raise
+    for line in header(session, device, time.perf_counter() - begin):
+        app.say(line)
+    return session
+
+
+def check_request(app: App, request: ChatRequest) -> None:
+    """Refuse what cannot work before a model is built or opened.
+
+    Raises:
+        UsageError: an empty question, documents that are not there, a part that no plugin brings.
+    """
+    if request.query is not None:
+        clean_query(request.query)
+    for path in request.docs:
+        if not path.exists():
+            raise UsageError(t("run.docs.missing", path=path), hint=t("run.docs.hint"))
+        if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+            raise UsageError(t("run.docs.unreadable", path=path), hint=t("run.docs.hint"))
+        if path.is_dir() and not any(item.is_file() for item in path.rglob("*")):
+            raise UsageError(t("run.docs.empty", path=path), hint=t("run.docs.hint"))
+    registry = app.plugins().registry
+    if request.docs:
+        registry.get("step", "rag", where="--docs")
+    if request.settings.persona is not None:
+        registry.get("step", "persona", where="--persona")
+    for name in request.steps or ():
+        registry.get("step", name, where="--steps")
+    if request.generator is not None:
+        registry.get("generator", request.generator, where="--generator")
+
+
+def open_generator(app: App, request: ChatRequest, device: str) -> tuple[Generator, Plugins, str, dict[str, Any]]:
+    """Who answers: (generator, plugins that are on, name of the model, the manifest's `chat`)."""
+    name = request.generator or "luna"
+    model = request.settings.model
+    if name != "luna":
+        plugins = app.plugins()
+        generator = plugins.registry.get("generator", name).load().open(model, plugins=plugins, device=device)
+        return generator, plugins, model or name, {}
+    from luna_kernel.chat.generators import LunaGenerator
+    from luna_kernel.chat.models import find_model
+    from luna_kernel.model.checkpoint import open_model
+
+    if model is not None:
+        folder = find_model(model)
+        opened = open_model(folder, selection=app.selection, device=device)
+    else:
+        from luna_kernel.chat.demo import demo_model
+
+        folder = demo_model(
+            app.plugins(), say=app.say, seconds=request.train_seconds, rebuild=request.rebuild
+        )
+        opened = open_model(folder, selection=str(app.plugins().selection), device=device)
+        model = "demo"
+    generator = LunaGenerator(opened)
+    chat = opened.manifest.chat
+    return generator, opened.plugins, model, dict(chat)
+
+
+def open_store(app: App, request: ChatRequest) -> SessionStore | None:
+    """The store of conversations, or None with `--no-save`, or where the disk refuses, which is said."""
+    if not request.save:
+        return None
+    try:
+        return SessionStore()
+    except LunaError as error:
+        app.say(t("run.not_saved", reason=str(error)))
+        return None
+
+
+def _sampling(request: ChatRequest, chat: dict[str, Any]) -> Sampling:
+    """The model's own sampling under the user's settings."""
+    own = chat.get("sampling")
+    fields = {key: own[key] for key in _SAMPLING if isinstance(own, dict) and key in own}
+    fields |= {key: value for key in _SAMPLING if (value := getattr(request.settings, key)) is not None}
+    return replace(Sampling(**fields), stop=request.stop)
+
+
+def _steps(app: App, request: ChatRequest, chat: dict[str, Any], plugins: Plugins) -> list[Any] | None:
+    """The steps that were asked for, or the model's own without those whose plugin is off, which is said."""
+    if request.steps is not None:
+        return list(request.steps)
+    own = chat.get("steps")
+    if not isinstance(own, list):
+        return None
+    nodes = [item if isinstance(item, dict) else {"name": item} for item in own]
+    missing = [str(node.get("name")) for node in nodes if not plugins.registry.find("step", str(node.get("name")))]
+    if missing:
+        app.say(t("run.steps_missing", names=", ".join(missing)))
+    return [node for node in nodes if str(node.get("name")) not in missing]
+
+
+def _resume(app: App, session: Session, name: str) -> None:
+    """Go on with the conversation `name`, or begin it: its first turn gives it the name."""
+    from luna_kernel.base.paths import is_safe_name
+
+    try:
+        count = session.load(name)
+    except UsageError:
+        if not is_safe_name(name):
+            raise
+        session.name_when_kept(name)
+        app.say(t("run.session_new", name=name))
+    else:
+        app.say(t("run.session_resumed", name=name, count=count))
+
+
+def header(session: Session, device: DeviceChoice, seconds: float) -> list[str]:
+    """What is running, in one or two lines: model, plugins, device and why; what the steps have to say."""
+    model = session.options.model
+    parameters = getattr(session.generator, "num_parameters", None)
+    if parameters:
+        model += " " + t("header.parameters", millions=f"{parameters / 1e6:.1f}")
+    lines = [
+        t(
+            "header.line",
+            model=model,
+            plugins=", ".join(session.plugins.names) or "-",
+            device=device.name,
+            reason=device.reason,
+            seconds=f"{seconds:.1f}",
+        )
+    ]
+    described = [session.step(name) for name in session.step_names]
+    lines += [text for step in described if step is not None and (text := step.describe())]
+    return lines
+

@@ -1,0 +1,66 @@
+"""`luna run`: chat with a model; without one, with the demo model, which is built first."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from luna_kernel.base.messages import catalogue
+
+from .app import App
+from .chat_options import ChatRequest, chat_options, make_request
+from .options import command, option
+
+t = catalogue(__package__)
+
+
+@command(help=lambda: t("verb.run.help"))
+@option("--model", metavar="NAME", help=lambda: t("run.model"))
+@option("--train-seconds", type=click.FloatRange(1, 86400), help=lambda: t("run.train_seconds"))
+@option("--rebuild", is_flag=True, help=lambda: t("run.rebuild"))
+@chat_options
+@click.pass_context
+def run(ctx: click.Context, **given: Any) -> int:
+    """See the catalogue: `verb.run.help`."""
+    return run_chat(ctx.ensure_object(App), make_request(ctx, **given))
+
+
+def run_chat(app: App, request: ChatRequest) -> int:
+    """Open the session and run it in the way that stdin, stdout and `--query` ask for; returns the exit status."""
+    from dataclasses import replace
+
+    from luna_kernel.base.encodings import decode
+    from luna_kernel.chat.conversation import MAX_QUERY_BYTES, answer, answer_lines, is_terminal, read_lines
+    from luna_kernel.chat.printing import JsonPrinter, PlainPrinter, Printer, TerminalPrinter
+
+    from .opening import open_session
+
+    if request.query == "-":
+        request = replace(request, query=decode(sys.stdin.buffer.read(MAX_QUERY_BYTES))[0])
+    elif request.query is not None:
+        # An argument that is not UTF-8 arrives with its bytes hidden in surrogates.
+        request = replace(request, query=decode(os.fsencode(request.query))[0])
+    session = open_session(app, request)
+    try:
+        printer: Printer
+        if app.json:
+            printer = JsonPrinter()
+        elif sys.stdout.isatty():
+            printer = TerminalPrinter()
+        else:
+            printer = PlainPrinter()
+        if request.query is not None:
+            return 130 if answer(session, request.query, printer) else 0
+        if is_terminal() and not app.json:
+            from luna_kernel.chat.terminal import converse
+
+            app.say(t("run.welcome"))
+            return converse(session, printer, color=not os.environ.get("NO_COLOR"))
+        if sys.stdin.isatty():
+            app.say(t("run.one_per_line"))
+        return answer_lines(session, read_lines(sys.stdin.buffer), printer)
+    finally:
+        session.close()

@@ -1,0 +1,104 @@
+"""Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245) with optional QK-norm and sliding window.
+
+Queries, keys and values are one matrix, `qkv`, in this order. The fast causal path is taken only when queries and keys
+are the same tokens of one sample; else the mask is explicit: earlier slot, same segment, within the window.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from luna_kernel.contracts.layers import Context, Dims, Layer, Position
+
+from .attention_config import AttentionConfig
+from .kv_cache import KVCache
+from .linear import Linear
+from .norm import RMSNorm
+
+
+class Attention(Layer):
+    """x (B, T, D) to (B, T, D)."""
+
+    def __init__(self, config: AttentionConfig, dims: Dims) -> None:
+        super().__init__()
+        if dims.num_heads % dims.num_kv_heads:
+            raise ValueError(f"num_heads {dims.num_heads} is no multiple of num_kv_heads {dims.num_kv_heads}")
+        self.num_heads, self.num_kv_heads, self.head_dim = dims.num_heads, dims.num_kv_heads, dims.head_dim
+        self.window = config.window
+        width = (dims.num_heads + 2 * dims.num_kv_heads) * dims.head_dim
+        self.qkv = Linear(dims.d_model, width, std=dims.init_std, bias=config.qkv_bias)
+        self.out = Linear(dims.num_heads * dims.head_dim, dims.d_model, std=dims.residual_std, bias=config.out_bias)
+        self.q_norm = RMSNorm(dims.head_dim, dims.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(dims.head_dim, dims.norm_eps) if config.qk_norm else None
+
+    def forward(self, x: Tensor, ctx: Context) -> Tensor:
+        """See the class; `ctx.state` is a `KVCache` or None."""
+        B, T, _ = x.shape
+        H, Hk = self.num_heads, self.num_kv_heads
+        q, k, v = self.qkv(x).view(B, T, H + 2 * Hk, self.head_dim).transpose(1, 2).split((H, Hk, Hk), 1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if ctx.position is not None:
+            q, k = ctx.position.rotate(q, k, ctx)
+        cache: KVCache | None = ctx.state
+        if cache is not None:
+            k, v = cache.append(k, v, ctx.positions, ctx.segment_ids)
+            q = q.to(k.dtype)
+            if T == 1 and self.window is not None and cache.segments is None:
+                k, v = k[:, :, -self.window :], v[:, :, -self.window :]
+        mask, is_causal = self._mask(x, k.shape[2], ctx, cache)
+        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, enable_gqa=Hk != H)
+        out: Tensor = self.out(y.transpose(1, 2).reshape(B, T, -1).to(x.dtype))
+        return out
+
+    def make_state(self, batch: int, max_length: int, dtype: torch.dtype, device: torch.device) -> KVCache:
+        """An empty cache."""
+        return KVCache((batch, self.num_kv_heads, self.head_dim), max_length, dtype, device, self.window)
+
+    def flops_per_token(self, context_length: int) -> float:
+        """The matrices, and scores and weighted sum over the tokens in sight."""
+        seen = context_length if self.window is None else min(context_length, self.window)
+        return super().flops_per_token(context_length) + 4.0 * self.num_heads * self.head_dim * seen
+
+    def _mask(self, x: Tensor, S: int, ctx: Context, cache: KVCache | None) -> tuple[Tensor | None, bool]:
+        """The mask, True or 0 where a query may look, (B or 1, 1, T, S); and whether plain causality says it all."""
+        T = x.shape[1]
+        segments = ctx.segment_ids if cache is None else cache.segments
+        in_sight = self.window is None or self.window >= S
+        biased = ctx.position is not None and type(ctx.position).bias is not Position.bias
+        if segments is None and in_sight and not biased:
+            if T == 1:
+                return None, False
+            if T == S:
+                return None, True
+        key = ("attention_mask", self.window, T, S)
+        if key not in ctx.shared:
+            ctx.shared[key] = self._visible(x.device, T, S, ctx, cache)
+        mask: Tensor = ctx.shared[key]
+        if biased:
+            assert ctx.position is not None
+            key_positions = ctx.positions if cache is None else cache.positions[:, cache.length - S : cache.length]
+            bias = ctx.position.bias(ctx, key_positions)
+            if bias is not None:
+                mask = bias.to(x.dtype).masked_fill(~mask, float("-inf"))
+        return mask, False
+
+    def _visible(self, device: torch.device, T: int, S: int, ctx: Context, cache: KVCache | None) -> Tensor:
+        """True where query i may see key j, (B or 1, 1, T, S); query i stands in slot S - T + i."""
+        query = torch.arange(S - T, S, device=device)[:, None]
+        slot = torch.arange(S, device=device)
+        visible = (slot <= query)[None]
+        segments = ctx.segment_ids if cache is None else cache.segments
+        if segments is None:
+            if self.window is not None:
+                visible = visible & (query - slot < self.window)
+            return visible[:, None]
+        segments = segments[:, :S]
+        visible = visible & (segments[:, S - T :, None] == segments[:, None, :])
+        if self.window is not None:
+            positions = ctx.positions if cache is None else cache.positions[:, :S]
+            near = ctx.positions[:, :, None] - positions[:, None, :] < self.window
+            visible = visible & (near | (slot == query))
+        return visible[:, None]

@@ -1,0 +1,269 @@
+"""Blueprint: what a model is made of. Plain data, free of torch, readable without any plugin.
+
+    blueprint = Blueprint.from_preset("tiny", plugins.registry, vocab_size=8192, components=["moc", "ssm"])
+    model = Decoder(blueprint, plugins.registry)
+
+A block names its mixer and its feed-forward layer by nodes, `{"name": "moc", "top_k": 2}`, which are validated when the
+model is built. A preset fills all blocks with the kernel's layers; a component takes the slots of its `place`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from luna_kernel.base.errors import UsageError
+from luna_kernel.base.messages import catalogue
+from luna_kernel.contracts.dims import Dims
+from luna_kernel.plugins.registry import Component, Registry, suggest
+
+from .place import parse_place
+
+t = catalogue(__package__)
+
+FORMAT = 1
+"""Version of the blueprint's own JSON."""
+
+MODEL_KINDS = ("mixer", "ffn", "modulator", "position")
+"""Kinds of components that a blueprint names."""
+
+Node = dict[str, Any]
+"""`name` and the fields of the component's configuration; a modulator's has `slot` too, `mixer` or `ffn`."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block: x + mixer(norm(x)), then x + ffn(norm(x)); modulators wrap the output of either layer."""
+
+    mixer: Node
+    ffn: Node
+    modulators: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a model is made of."""
+
+    dims: Dims
+    blocks: tuple[Block, ...]
+    position: Node | None = field(default_factory=lambda: {"name": "rope"})
+    """The position scheme, or None."""
+    tie_embeddings: bool = True
+    """The head is the embedding."""
+    preset: str = ""
+    """The preset that it was made from; only told, never read."""
+
+    def __post_init__(self) -> None:
+        if len(self.blocks) != self.dims.num_layers:
+            raise ValueError(f"{len(self.blocks)} blocks, but dims.num_layers is {self.dims.num_layers}")
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-able data; `from_json` gives it back."""
+        return {
+            "format": FORMAT,
+            "preset": self.preset,
+            "dims": dataclasses.asdict(self.dims),
+            "position": self.position,
+            "tie_embeddings": self.tie_embeddings,
+            "blocks": [
+                {"mixer": block.mixer, "ffn": block.ffn, "modulators": list(block.modulators)} for block in self.blocks
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Blueprint:
+        """Read what `to_json` wrote.
+
+        Raises:
+            UsageError: a newer format, or a field missing, unknown or of the wrong type.
+        """
+        if data.get("format") != FORMAT:
+            raise UsageError(t("blueprint.format", found=data.get("format"), known=FORMAT))
+        fields = {key: value for key, value in data.items() if key != "format"}
+        try:
+            fields["dims"] = _dims(fields["dims"])
+            fields["blocks"] = tuple(
+                Block(**{**block, "modulators": tuple(block.get("modulators", ()))}) for block in fields["blocks"]
+            )
+            blueprint = cls(**fields)
+            bad = [f"{place}: {n!r}" for place, n in blueprint.nodes() if not isinstance(n.get("name"), str)]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(t("blueprint.malformed", reason=f"{type(error).__name__}: {error}")) from error
+        if bad:
+            raise UsageError(t("blueprint.malformed", reason=", ".join(bad)))
+        return blueprint
+
+    def nodes(self) -> list[tuple[str, Node]]:
+        """Every component of the model with its place, such as `blocks.1.ffn`: also the prefix of its weights."""
+        found: list[tuple[str, Node]] = [] if self.position is None else [("position", self.position)]
+        for i, block in enumerate(self.blocks):
+            found += [(f"blocks.{i}.mixer", block.mixer), (f"blocks.{i}.ffn", block.ffn)]
+            found += [(f"blocks.{i}.modulators.{k}", node) for k, node in enumerate(block.modulators)]
+        return found
+
+    def with_node(self, place: str, node: Node) -> Blueprint:
+        """The same blueprint with another node at `place`."""
+        if place == "position":
+            return dataclasses.replace(self, position=node)
+        _, index, slot, *rest = place.split(".")
+        block = self.blocks[int(index)]
+        if slot == "modulators":
+            modulators = list(block.modulators)
+            modulators[int(rest[0])] = node
+            block = dataclasses.replace(block, modulators=tuple(modulators))
+        elif slot == "mixer":
+            block = dataclasses.replace(block, mixer=node)
+        else:
+            block = dataclasses.replace(block, ffn=node)
+        blocks = list(self.blocks)
+        blocks[int(index)] = block
+        return dataclasses.replace(self, blocks=tuple(blocks))
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str,
+        registry: Registry,
+        *,
+        vocab_size: int,
+        components: Iterable[str] = (),
+        place: Mapping[str, str] | None = None,
+        configs: Mapping[str, Mapping[str, Any]] | None = None,
+        dims: Mapping[str, Any] | None = None,
+    ) -> Blueprint:
+        """Fill a preset's blocks with components.
+
+        Args:
+            preset: `mini`, `tiny`, `small`, `base`.
+            components: names, or `kind:name` where two kinds share a name; each goes to its declared `place`.
+            place: {name: place} instead of the declared ones; a name that is not in `components` joins them.
+            configs: {name: fields} for the components' configurations.
+            dims: fields of `Dims` that differ from the preset's, such as `max_positions`.
+
+        Raises:
+            UsageError: unknown preset, component or dimension; a bad place; two components that claim one slot.
+        """
+        data = load_preset(preset)
+        sizes = _dims({**data["dims"], **(dims or {}), "vocab_size": vocab_size})
+        names = list(dict.fromkeys([*components, *(place or {})]))
+        places, fields = dict(place or {}), dict(configs or {})
+        builder = _Builder(sizes, data)
+        for name in names:
+            for component in find_components(registry, name):
+                where = places.get(name) or component.place
+                if where is None:
+                    raise UsageError(t("place.none", component=name), hint=t("place.hint"))
+                builder.put(component, where, {"name": component.name, **component.default, **fields.get(name, {})})
+        return builder.build(preset, tie_embeddings=data["tie_embeddings"])
+
+
+class _Builder:
+    """Slots of a preset, filled by components one after the other."""
+
+    def __init__(self, dims: Dims, data: Mapping[str, Any]) -> None:
+        self.dims = dims
+        self.position: Node = dict(data["position"])
+        self.owner: dict[tuple[int, str], str] = {}
+        self.slots: list[dict[str, Node]] = [
+            {"mixer": dict(data["mixer"]), "ffn": dict(data["ffn"])} for _ in range(dims.num_layers)
+        ]
+        self.modulators: list[list[Node]] = [[] for _ in range(dims.num_layers)]
+
+    def put(self, component: Component, where: str, node: Node) -> None:
+        place = parse_place(where, self.dims.num_layers, component=component.name)
+        if place.slot is not None and component.kind != "modulator":
+            raise UsageError(t("place.slot", component=component.name, kind=component.kind), hint=t("place.hint"))
+        if component.kind == "position":
+            if place.blocks:
+                self._claim(-1, "position", component)
+                self.position = node
+            return
+        for block in place.blocks:
+            if component.kind == "modulator":
+                self.modulators[block].append({**node, "slot": place.slot or "ffn"})
+            else:
+                self._claim(block, component.kind, component)
+                self.slots[block][component.kind] = dict(node)
+
+    def _claim(self, block: int, slot: str, component: Component) -> None:
+        other = self.owner.setdefault((block, slot), component.name)
+        if other != component.name:
+            key = "place.conflict_position" if slot == "position" else "place.conflict"
+            raise UsageError(
+                t(key, first=other, second=component.name, slot=slot, block=block),
+                hint=t("place.conflict.hint", first=other, second=component.name),
+            )
+
+    def build(self, preset: str, *, tie_embeddings: bool) -> Blueprint:
+        blocks = tuple(
+            Block(slots["mixer"], slots["ffn"], tuple(modulators))
+            for slots, modulators in zip(self.slots, self.modulators, strict=True)
+        )
+        return Blueprint(self.dims, blocks, self.position, tie_embeddings, preset)
+
+
+def model_components(registry: Registry) -> list[str]:
+    """What the plugins that are on bring into a new model without being asked: components with a declared place."""
+    found = [c for c in registry if c.kind in MODEL_KINDS and c.place is not None]
+    names = [component.name for component in found]
+    return [c.name if names.count(c.name) == 1 else f"{c.kind}:{c.name}" for c in found]
+
+
+def find_components(registry: Registry, name: str) -> list[Component]:
+    """The components of the model's kinds that `name`, or `kind:name`, means.
+
+    Raises:
+        UsageError: unknown; names the nearest and all that there are.
+    """
+    kind, colon, rest = name.partition(":")
+    kinds, wanted = ((kind,), rest) if colon else (MODEL_KINDS, name)
+    found = [c for k in kinds if k in MODEL_KINDS for c in [registry.find(k, wanted)] if c is not None]
+    if len(found) == 1 or (found and not colon and all(c.place is not None for c in found)):
+        return found
+    if found:
+        choices = ", ".join(f"{c.kind}:{c.name}" for c in found)
+        raise UsageError(t("component.ambiguous", name=name, choices=choices))
+    known = [c.name for c in registry if c.kind in MODEL_KINDS]
+    text = t("component.unknown", name=name) + suggest(wanted, known)
+    raise UsageError(text, hint=t("component.known", names=", ".join(known)))
+
+
+def preset_names() -> list[str]:
+    """Names of the presets, small to large."""
+    folder = resources.files(__package__) / "presets"
+    found = [item.name.removesuffix(".json") for item in folder.iterdir() if item.name.endswith(".json")]
+    return sorted(found, key=lambda name: load_preset(name)["dims"]["d_model"])
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """One preset's data: `help`, `dims`, `mixer`, `ffn`, `position`, `tie_embeddings`."""
+    file = resources.files(__package__) / "presets" / f"{name}.json"
+    if not name.isidentifier() or not file.is_file():
+        names = preset_names()
+        raise UsageError(
+            t("preset.unknown", name=name) + suggest(name, names), hint=t("preset.known", names=", ".join(names))
+        )
+    data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return data
+
+
+def _dims(fields: Mapping[str, Any]) -> Dims:
+    """Dims from data, each field an integer above zero or, for the two rates, a positive number."""
+    known = {f.name: f for f in dataclasses.fields(Dims)}
+    for name, value in fields.items():
+        if name not in known:
+            raise UsageError(t("dims.unknown", field=name) + suggest(name, known))
+        whole = name not in ("norm_eps", "init_std")
+        right = isinstance(value, int) if whole else isinstance(value, (int, float))
+        if isinstance(value, bool) or not right or value <= 0:
+            raise UsageError(t("dims.bad", field=name, value=value))
+    for name, f in known.items():
+        if name not in fields and f.default is dataclasses.MISSING:
+            raise UsageError(t("dims.missing", field=name))
+    if fields["num_heads"] % fields["num_kv_heads"]:
+        raise UsageError(t("dims.heads", heads=fields["num_heads"], kv_heads=fields["num_kv_heads"]))
+    return Dims(**fields)

@@ -1,0 +1,90 @@
+"""Where in the model a component goes: the grammar of a component's `place` and of `--place`.
+
+    every block            every 2nd block          every 3rd block from 1
+    block 3                blocks 0,2,5             first block, last block
+    last 2 blocks          no block
+
+Blocks count from 0. `every Nth block` begins at block N-1, so that the first block keeps the plain layers; `from K`
+says otherwise. A modulator may name the layer that it wraps, `mixer of every block`; without it, the feed-forward.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from luna_kernel.base.errors import UsageError
+from luna_kernel.base.messages import catalogue
+
+t = catalogue(__package__)
+
+_EVERY = re.compile(r"every (?:(\d+)(?:st|nd|rd|th) )?block(?: from (\d+))?")
+_LIST = re.compile(r"blocks? (\d+(?: ?, ?\d+)*)")
+_END = re.compile(r"(first|last) (?:(\d+) blocks|block)")
+_SLOT = re.compile(r"(mixer|ffn) of (.+)")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A parsed place."""
+
+    blocks: tuple[int, ...]
+    """Indices, ascending."""
+    slot: str | None = None
+    """`mixer` or `ffn` if the place named it."""
+
+
+def parse_place(text: str, num_layers: int, *, component: str = "?") -> Place:
+    """Read a place in a model of `num_layers` blocks.
+
+    Raises:
+        UsageError: not of the grammar, or a block that the model does not have; names the component.
+    """
+    rest, slot = " ".join(text.lower().split()), None
+    if match := _SLOT.fullmatch(rest):
+        slot, rest = match[1], match[2]
+    if rest == "no block":
+        return Place((), slot)
+    if match := _EVERY.fullmatch(rest):
+        step = int(match[1] or 1)
+        begin = int(match[2]) if match[2] else step - 1
+        if step > 0:
+            _check([begin], num_layers, text, component, upper=match[2] is not None)
+            return Place(tuple(range(begin, num_layers, step)), slot)
+    if match := _LIST.fullmatch(rest):
+        blocks = sorted({int(item) for item in match[1].split(",")})
+        _check(blocks, num_layers, text, component)
+        return Place(tuple(blocks), slot)
+    if match := _END.fullmatch(rest):
+        count = int(match[2] or 1)
+        if count > 0:
+            _check([count - 1], num_layers, text, component)
+            return Place(tuple(range(count) if match[1] == "first" else range(num_layers - count, num_layers)), slot)
+    raise UsageError(t("place.bad", component=component, place=text), hint=t("place.hint"))
+
+
+def _check(blocks: Iterable[int], num_layers: int, text: str, component: str, *, upper: bool = True) -> None:
+    for block in blocks:
+        if upper and block >= num_layers:
+            raise UsageError(
+                t("place.no_such_block", component=component, place=text, block=block, last=num_layers - 1),
+                hint=t("place.hint"),
+            )
+
+
+def parse_overrides(options: Iterable[str]) -> dict[str, str]:
+    """`--place moc=every 2nd block`, given any number of times, as {name: place}.
+
+    Raises:
+        UsageError: without `=`, without a name, or one name twice.
+    """
+    places: dict[str, str] = {}
+    for option in options:
+        name, equals, place = (part.strip() for part in option.partition("="))
+        if not equals or not name or not place:
+            raise UsageError(t("place.option", option=option), hint=t("place.hint"))
+        if name in places:
+            raise UsageError(t("place.twice", component=name), hint=t("place.hint"))
+        places[name] = place
+    return places

@@ -1,0 +1,97 @@
+"""Choosing the next token: pure functions over logits (B, V)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .sampling_config import Sampling
+
+OUT = float("-inf")
+
+
+def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Divide positive logits of seen tokens by `penalty` and multiply negative ones (Keskar et al. 2019, CTRL, 4.1).
+
+    Args:
+        logits: (B, V).
+        seen: (B, V) bool, True where the token occurred.
+    """
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """-inf for all but the k largest of each row; ties at the edge stay. k = 0, or k >= V, keeps all."""
+    if k == 0 or k >= logits.shape[-1]:
+        return logits
+    edge = logits.topk(k, -1).values[:, -1:]
+    return logits.masked_fill(logits < edge, OUT)
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """-inf for all but the smallest set of most likely tokens whose probability reaches p (Holtzman et al. 2019).
+
+    The most likely token always stays; of equally likely ones the lower id comes first.
+    """
+    if p >= 1:
+        return logits
+    ordered, index = logits.sort(stable=True, dim=-1, descending=True)
+    probability = ordered.softmax(-1)
+    before = probability.cumsum(-1) - probability
+    out = (before >= p).scatter(-1, index, before >= p)
+    out.scatter_(-1, index[:, :1], False)
+    return logits.masked_fill(out, OUT)
+
+
+def keep_min_p(logits: Tensor, p: float) -> Tensor:
+    """-inf for tokens less likely than p times the most likely one (Nguyen et al. 2024, arXiv 2407.01082)."""
+    if p <= 0:
+        return logits
+    log_p = logits.log_softmax(-1)
+    return logits.masked_fill(log_p < log_p.amax(-1, keepdim=True) + torch.tensor(p).log(), OUT)
+
+
+def adjust(logits: Tensor, sampling: Sampling, seen: Tensor | None = None) -> Tensor:
+    """All of the above in order, for a temperature above 0; float32 (B, V)."""
+    logits = logits.float()
+    if seen is not None and sampling.repetition_penalty != 1:
+        logits = penalize_repetition(logits, seen, sampling.repetition_penalty)
+    if sampling.temperature > 0:
+        logits = logits / sampling.temperature
+    logits = keep_top_k(logits, sampling.top_k)
+    logits = keep_top_p(logits, sampling.top_p)
+    return keep_min_p(logits, sampling.min_p)
+
+
+def sample(
+    logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator], seen: Tensor | None = None
+) -> Tensor:
+    """The next token of each row, (B,) int64.
+
+    Each row draws from its own generator, so an answer does not depend on who else is in the batch.
+
+    Args:
+        logits: (B, V).
+        generators: one per row.
+        seen: (B, V) bool, for the repetition penalty.
+    """
+    if sampling.temperature == 0:
+        logits = logits.float()
+        if seen is not None and sampling.repetition_penalty != 1:
+            logits = penalize_repetition(logits, seen, sampling.repetition_penalty)
+        return logits.argmax(-1)
+    probability = adjust(logits, sampling, seen).softmax(-1)
+    drawn = [torch.multinomial(row, 1, generator=g) for row, g in zip(probability, generators, strict=True)]
+    return torch.cat(drawn)
+
+
+def make_generator(sampling: Sampling, device: torch.device, index: int = 0) -> torch.Generator:
+    """A request's own source of chance; `index` tells the answers to one request apart."""
+    generator = torch.Generator(device)
+    if sampling.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(sampling.seed + index)
+    return generator

@@ -1,0 +1,25 @@
+"""Mixture of Collaborative Experts: what this plugin adds. Importing it imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from luna_kernel import hookimpl
+
+if TYPE_CHECKING:
+    from luna_kernel.plugins.registry import Add
+
+LUNA_API = 1
+
+
+@hookimpl
+def luna_add_layers(add: Add) -> None:
+    """One feed-forward layer."""
+    add(
+        "ffn",
+        "moc",
+        "luna_plugin_moc.layer:CollaborativeExperts",
+        config="luna_plugin_moc.config:MoCConfig",
+        place="every 2nd block",
+        help="Mixture of Collaborative Experts: experts confer before the choice, the chosen ones after it",
+    )

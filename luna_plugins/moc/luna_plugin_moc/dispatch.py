@@ -1,0 +1,227 @@
+"""Sending tokens to their experts and back: no capacity, nothing dropped, so one token never sees another.
+
+Shape letters: N tokens, K experts per token, M = N·K, E experts, D width, F hidden width of an expert, R rows of a table.
+
+The (token, expert) pairs are sorted by expert; each expert then works on one contiguous run of rows, as SwiGLU,
+E(x) = W₂(silu(W₁x) ⊙ W₃x). An expert without tokens is skipped, and one token costs only the weights of its own
+experts. The number of rows per expert depends on the data, so the loop over experts sits in operators of its own:
+`torch.compile` sees fixed shapes and no break in the graph, and the backward pass is written out, which keeps only
+the two pre-activations.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+ROWS_AT_ONCE = 1024
+"""Rows of one elementwise pass, so that they stay in the processor's cache."""
+
+
+class Plan(NamedTuple):
+    """Which row goes where."""
+
+    order: Tensor
+    """(M,) the pairs (token · K + slot), sorted by expert; stable, so equal routing gives equal order."""
+    inverse: Tensor
+    """(N, K) the sorted row of each pair."""
+    counts: Tensor
+    """(E,) rows of each expert."""
+
+
+def make_plan(experts: Tensor, num_experts: int) -> Plan:
+    """Sort the pairs of `experts` (N, K) int64 by expert."""
+    flat = experts.reshape(-1)
+    order = torch.argsort(flat, stable=True)
+    inverse = torch.empty_like(order).scatter_(0, order, torch.arange(flat.numel(), device=flat.device))
+    return Plan(order, inverse.view_as(experts), count_experts(experts, num_experts))
+
+
+def count_experts(experts: Tensor, num_experts: int, mask: Tensor | None = None) -> Tensor:
+    """(E,) int64: how many of the pairs `experts` (N, K) each expert has; `mask` (N,) leaves tokens out."""
+    hits = experts.unsqueeze(-1) == torch.arange(num_experts, device=experts.device)
+    if mask is not None:
+        hits = hits & mask[:, None, None]
+    return hits.sum((0, 1))
+
+
+def expert_mlp(x: Tensor, w13: Tensor, w2: Tensor, plan: Plan) -> Tensor:
+    """Run every token through its experts.
+
+    Args:
+        x: (N, D) in the dtype to compute in.
+        w13: (E, 2F, D) the gates' and values' weights, in any dtype; an expert's weights are cast when it runs.
+        w2: (E, D, F).
+        plan: of `make_plan`.
+
+    Returns:
+        (M, D) outputs, unweighted, in the plan's order; row `plan.inverse[n, k]` is slot k of token n.
+    """
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return _mlp_op(x, w13, w2, plan.order, plan.counts)[0]
+    with torch.autocast(x.device.type, enabled=False):
+        return _mlp(x, w13, w2, plan.order, plan.counts, keep=False)[0]
+
+
+def _mlp(
+    x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, *, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows, hidden = order.numel(), w2.shape[2]
+    tokens = order // (rows // max(x.shape[0], 1)) if rows else order
+    y = x.new_empty(rows, x.shape[1])
+    kept = rows if keep else 0
+    gates, values = x.new_empty(kept, hidden), x.new_empty(kept, hidden)
+    start = 0
+    for expert, count in enumerate(counts.tolist()):
+        if not count:
+            continue
+        run = slice(start, start + count)
+        weight = w13[expert].to(x.dtype)
+        mine = x.index_select(0, tokens[run])
+        gate = torch.mm(mine, weight[:hidden].t())
+        value = torch.mm(mine, weight[hidden:].t())
+        if keep:
+            gates[run], values[run] = gate, value
+        torch.mm(F.silu(gate, inplace=True).mul_(value), w2[expert].to(x.dtype).t(), out=y[run])
+        start += count
+    return y, gates, values
+
+
+@torch.library.custom_op("luna_moc::expert_mlp", mutates_args=())
+def _mlp_op(x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.autocast(x.device.type, enabled=False):
+        return _mlp(x, w13, w2, order, counts, keep=True)
+
+
+@_mlp_op.register_fake
+def _(x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    rows, hidden = order.shape[0], w2.shape[2]
+    return x.new_empty(rows, x.shape[1]), x.new_empty(rows, hidden), x.new_empty(rows, hidden)
+
+
+@torch.library.custom_op("luna_moc::expert_mlp_backward", mutates_args=())
+def _mlp_backward_op(
+    grad_y: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, gates: Tensor, values: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.autocast(x.device.type, enabled=False):
+        return _mlp_backward(grad_y, x, w13, w2, order, counts, gates, values)
+
+
+def _mlp_backward(
+    grad_y: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, gates: Tensor, values: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows, hidden = order.numel(), w2.shape[2]
+    top_k = rows // max(x.shape[0], 1) or 1
+    tokens = order // top_k
+    grad_w13, grad_w2 = torch.empty_like(w13), torch.empty_like(w2)
+    grad_rows = x.new_empty(rows, x.shape[1])
+    start = 0
+    for expert, count in enumerate(counts.tolist()):
+        if not count:
+            grad_w13[expert].zero_()
+            grad_w2[expert].zero_()
+            continue
+        run = slice(start, start + count)
+        gate, value, grad = gates[run], values[run], grad_y[run]
+        act = F.silu(gate)
+        _matmul_into(grad.t(), act * value, grad_w2[expert])
+        grad_act = torch.mm(grad, w2[expert].to(x.dtype))
+        both = x.new_empty(count, 2 * hidden)
+        torch.mul(grad_act, act, out=both[:, hidden:])
+        both[:, :hidden] = torch.ops.aten.silu_backward(grad_act.mul_(value), gate)
+        _matmul_into(both.t(), x.index_select(0, tokens[run]), grad_w13[expert])
+        torch.mm(both, w13[expert].to(x.dtype), out=grad_rows[run])
+        start += count
+    inverse = torch.empty_like(order).scatter_(0, order, torch.arange(rows, device=order.device))
+    return _sum_rows(grad_rows, inverse.view(-1, top_k)), grad_w13, grad_w2
+
+
+@_mlp_backward_op.register_fake
+def _(
+    grad_y: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, gates: Tensor, values: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(w13), torch.empty_like(w2)
+
+
+def _save_mlp(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*inputs, output[1], output[2])
+
+
+def _back_mlp(ctx: Any, grad_y: Tensor | None, *_unused: Any) -> tuple[Any, ...]:
+    if grad_y is None:
+        return (None,) * 5
+    return (*_mlp_backward_op(grad_y.contiguous(), *ctx.saved_tensors), None, None)
+
+
+_mlp_op.register_autograd(_back_mlp, setup_context=_save_mlp)
+
+
+def _matmul_into(a: Tensor, b: Tensor, out: Tensor) -> None:
+    if a.dtype == out.dtype:
+        torch.mm(a, b, out=out)
+    else:
+        out.copy_(torch.mm(a, b))
+
+
+def _sum_rows(table: Tensor, index: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Σ_k weights[n, k] · table[index[n, k]] -> (N, D), summed in slot order, so the result is deterministic."""
+    if not index.numel():
+        return table.new_zeros(index.shape[0], table.shape[1])
+    return F.embedding_bag(index, table, per_sample_weights=weights, mode="sum")
+
+
+def combine(table: Tensor, weights: Tensor, index: Tensor) -> Tensor:
+    """The weighted sum of the chosen experts' outputs, in float32 at least.
+
+    Args:
+        table: (R, D) outputs.
+        weights: (N, K) float32 (float64 with a float64 table).
+        index: (N, K) int64 rows of the table; no row occurs twice.
+
+    Returns:
+        (N, D), Σ_k weights[n, k] · table[index[n, k]], in the dtype of `weights`.
+    """
+    return _combine_op(table, weights, index)
+
+
+@torch.library.custom_op("luna_moc::combine", mutates_args=())
+def _combine_op(table: Tensor, weights: Tensor, index: Tensor) -> Tensor:
+    return _sum_rows(table.to(weights.dtype), index, weights)
+
+
+@_combine_op.register_fake
+def _(table: Tensor, weights: Tensor, index: Tensor) -> Tensor:
+    return weights.new_empty(index.shape[0], table.shape[1])
+
+
+@torch.library.custom_op("luna_moc::combine_backward", mutates_args=())
+def _combine_backward_op(grad: Tensor, table: Tensor, weights: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    grad_table = torch.empty_like(table) if table.shape[0] == index.numel() else torch.zeros_like(table)
+    grad_weights = torch.empty_like(weights)
+    for start in range(0, index.shape[0], ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        for slot in range(index.shape[1]):
+            rows = index[part, slot]
+            grad_weights[part, slot] = (grad[part] * table.index_select(0, rows)).sum(-1)
+            grad_table.index_copy_(0, rows, (grad[part] * weights[part, slot, None]).to(table.dtype))
+    return grad_table, grad_weights
+
+
+@_combine_backward_op.register_fake
+def _(grad: Tensor, table: Tensor, weights: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(table), torch.empty_like(weights)
+
+
+def _save_combine(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001
+    ctx.save_for_backward(*inputs)
+
+
+def _back_combine(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return (*_combine_backward_op(grad.contiguous(), *ctx.saved_tensors), None)
+
+
+_combine_op.register_autograd(_back_combine, setup_context=_save_combine)

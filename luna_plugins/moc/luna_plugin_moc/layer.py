@@ -1,0 +1,189 @@
+"""Mixture of Collaborative Experts, in place of a block's feed-forward layer.
+
+Shape letters: B batch, T tokens, N = B·T, D width, E experts, K chosen, F hidden width of an expert.
+
+Three stages, each switchable: a context (experts confer before the choice), a sparse dispatch without dropping, a
+fusion (the chosen confer after it). The output of a token depends on nothing but that token, so the layer is causal,
+needs no decode state, and gives the same in a batch, alone, in prefill and in decoding.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from luna_kernel.base.errors import ConfigError
+from luna_kernel.base.messages import catalogue
+from luna_kernel.contracts.layers import PADDING_SEGMENT, Context, Dims, Layer
+
+from .collaboration import FullContext, Fusion, ProbeContext
+from .config import MoCConfig
+from .dispatch import combine, count_experts, expert_mlp, make_plan
+from .routing import Routing, choose, statistics, switch_loss, z_loss
+
+t = catalogue(__package__)
+
+
+class CollaborativeExperts(Layer):
+    """y = Σ_{k∈S} w_k E_k(x) + B Σ_k w_k m_k, with S the top K of softmax(W_r x + ⟨v, c⟩) + b.
+
+    Raises:
+        ConfigError: `context: full` with a number of heads that does not divide the model's width.
+    """
+
+    def __init__(self, config: MoCConfig, dims: Dims) -> None:
+        super().__init__()
+        self.config = config
+        d, experts = dims.d_model, config.num_experts
+        hidden = config.expert_dim or max(16, round(dims.ffn_dim / config.top_k / 16) * 16)
+        self.router = nn.Parameter(torch.empty(experts, d))
+        self.w13 = nn.Parameter(torch.empty(experts, 2 * hidden, d))
+        self.w2 = nn.Parameter(torch.empty(experts, d, hidden))
+        if config.shared_dim:
+            self.shared_w13 = nn.Parameter(torch.empty(2 * config.shared_dim, d))
+            self.shared_w2 = nn.Parameter(torch.empty(d, config.shared_dim))
+        self.context: ProbeContext | FullContext | None = None
+        if config.context == "low_rank":
+            self.context = ProbeContext(d, experts, config.probe_rank, config.context_heads or 1)
+        elif config.context == "full":
+            heads = config.context_heads or dims.num_heads
+            if d % heads:
+                raise ConfigError(t("full.heads", size=d, heads=heads), hint=t("full.heads.hint", size=d))
+            self.context = FullContext(d, heads, dims.norm_eps)
+        self.fusion = Fusion(d, config.fusion_dim) if config.fusion == "attend" else None
+        self.expert_bias: Tensor
+        if config.balance == "bias":
+            self.register_buffer("expert_bias", torch.empty(experts))
+        self.tokens_per_expert: Tensor | None = None
+        """(E,) int64, pairs since the last optimiser step. No buffer: it is no part of a checkpoint."""
+        self.stds = (dims.init_std, dims.residual_std)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Fill the weights: the experts and the router as a plain mixture's, what confers with zeros at its end."""
+        inner, last = self.stds
+        nn.init.normal_(self.router, std=inner)
+        nn.init.normal_(self.w13, std=inner)
+        nn.init.normal_(self.w2, std=last)
+        if self.config.shared_dim:
+            nn.init.normal_(self.shared_w13, std=inner)
+            nn.init.normal_(self.shared_w2, std=last)
+        if self.context is not None:
+            self.context.reset_parameters()
+        if self.fusion is not None:
+            self.fusion.reset_parameters()
+        if self.config.balance == "bias":
+            self.expert_bias.zero_()
+        self.tokens_per_expert = None
+
+    def forward(self, x: Tensor, ctx: Context) -> Tensor:
+        """Map x (B, T, D) to (B, T, D). Padding (segment 0) passes through, and counts in no loss and no statistic."""
+        flat = x.reshape(-1, x.shape[-1])
+        device = x.device.type
+        low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        mask = None if ctx.segment_ids is None else (ctx.segment_ids != PADDING_SEGMENT).reshape(-1)
+        with torch.autocast(device, enabled=False):
+            exact, work = flat.to(torch.promote_types(x.dtype, torch.float32)), flat.to(low)
+            logits = F.linear(exact, self.router.to(exact.dtype))
+            probes = None
+            if isinstance(self.context, FullContext):
+                spoken = self._all_experts(work)  # (E, N, D)
+                logits = logits + self.context(spoken).to(logits.dtype)
+                routing = self._choose(logits)
+                table = spoken.flatten(0, 1)
+                index = routing.experts * flat.shape[0] + torch.arange(flat.shape[0], device=x.device)[:, None]
+            else:
+                if self.context is not None:
+                    scores, probes = self.context(exact)
+                    logits = logits + scores
+                routing = self._choose(logits)
+                plan = make_plan(routing.experts, self.config.num_experts)
+                table, index = expert_mlp(work, self.w13, self.w2, plan), plan.inverse
+            y = combine(table, routing.weights, index)
+            if self.fusion is not None:
+                y = y + self.fusion(table, routing.weights, index)
+            if self.config.shared_dim:
+                y = y + self._shared(work)
+            if self.training or x.shape[1] > 1:  # one token at a time is decoding: nobody reads statistics there
+                self._report(ctx, routing, mask)
+                if isinstance(self.context, ProbeContext) and probes is not None and self.config.calibration_weight:
+                    self._calibrate(ctx, self.context, probes, table, routing, index, mask)
+        return y.to(x.dtype).view_as(x)
+
+    def _choose(self, logits: Tensor) -> Routing:
+        bias = self.expert_bias.to(logits.dtype) if self.config.balance == "bias" else logits.new_zeros(())
+        return choose(logits, bias, self.config.top_k)
+
+    def _all_experts(self, x: Tensor) -> Tensor:
+        """Every expert on every token: x (N, D) -> (E, N, D), in two matrix products."""
+        experts, d, hidden = self.w2.shape
+        both = F.linear(x, self.w13.to(x.dtype).view(-1, d)).view(-1, experts, 2, hidden)
+        act = F.silu(both[:, :, 0]) * both[:, :, 1]
+        return torch.bmm(act.transpose(0, 1), self.w2.to(x.dtype).transpose(1, 2))
+
+    def _shared(self, x: Tensor) -> Tensor:
+        gate, value = F.linear(x, self.shared_w13.to(x.dtype)).chunk(2, dim=-1)
+        return F.linear(F.silu(gate) * value, self.shared_w2.to(x.dtype))
+
+    def _report(self, ctx: Context, routing: Routing, mask: Tensor | None) -> None:
+        config = self.config
+        for name, value in statistics(routing, mask).items():
+            ctx.add_metric(f"moc/{name}", value)
+        if not self.training:
+            return
+        if config.z_loss_weight:
+            ctx.add_loss("moc/z", config.z_loss_weight * z_loss(routing, mask))
+        if config.balance == "switch" and config.balance_weight:
+            ctx.add_loss("moc/balance", config.balance_weight * switch_loss(routing, mask))
+        # Activation checkpointing runs the forward again inside the backward pass: those tokens were counted already.
+        if config.balance == "bias" and (torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1):
+            counts = count_experts(routing.experts, config.num_experts, mask)
+            self.tokens_per_expert = counts if self.tokens_per_expert is None else self.tokens_per_expert + counts
+
+    def _calibrate(
+        self,
+        ctx: Context,
+        context: ProbeContext,
+        probes: Tensor,
+        table: Tensor,
+        routing: Routing,
+        index: Tensor,
+        mask: Tensor | None,
+    ) -> None:
+        shape = (*index.shape, probes.shape[-1])
+        said = F.linear(table.detach(), context.sketch.to(table.dtype)).index_select(0, index.reshape(-1)).view(shape)
+        chosen = probes.gather(1, routing.experts.unsqueeze(-1).expand(shape))
+        loss, fit = context.calibration(chosen, said.to(probes.dtype), mask)
+        ctx.add_metric("moc/calibration_r2", fit)
+        if self.training:
+            ctx.add_loss("moc/calibration", self.config.calibration_weight * loss)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Move the selection bias by the load since the last optimiser step; the loop calls it once per step.
+
+        b_e += rate · sign(mean load − load_e) (Wang et al. 2024, arXiv 2408.15664). Loads of all processes count.
+        """
+        counts = self.tokens_per_expert
+        if self.config.balance != "bias" or counts is None:
+            return
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(counts)
+        load = counts.to(torch.float64)
+        self.expert_bias += self.config.bias_rate * torch.sign(load.mean() - load).to(self.expert_bias.dtype)
+        self.tokens_per_expert = None
+
+    def flops_per_token(self, context_length: int) -> float:
+        """Forward operations per token; with `context: full` all experts run and all are counted."""
+        experts, d, hidden = self.w2.shape
+        running = experts if self.config.context == "full" else self.config.top_k
+        total = 2.0 * (experts * d + running * 3 * d * hidden + self.config.top_k * d + 3 * d * self.config.shared_dim)
+        if isinstance(self.context, ProbeContext):
+            total += self.context.flops()
+        elif isinstance(self.context, FullContext):
+            total += self.context.flops(experts)
+        if self.fusion is not None:
+            total += self.fusion.flops(self.config.top_k)
+        return total

@@ -1,0 +1,149 @@
+"""Selective state space, a mixer that costs the same for every token however long the text.
+
+Shape letters: B batch, T tokens, D width, I = H·P inner width, H heads, P channels of a head, N state numbers per channel.
+
+    [z, x, B, C, δ] = W_in u;  (x, B, C) = silu(conv(x, B, C));  Δ = softplus(δ + δ₀)
+    h_t = exp(−e^{A_log} Δ_t) h_{t−1} + Δ_t x_t B_tᵀ;  y_t = h_t C_t + D x_t;  out = W_out · norm(y ⊙ silu(z))
+
+Source: Dao and Gu 2024, "Transformers are SSMs", arXiv 2405.21060 (Mamba-2), with one group.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from luna_kernel.base.errors import ConfigError
+from luna_kernel.base.messages import catalogue
+from luna_kernel.contracts.layers import Context, Dims, Layer
+
+from .config import StateSpaceConfig
+from .convolution import convolve
+from .scan import advance, scan
+from .state import SSMState, make_packing
+
+t = catalogue(__package__)
+
+LARGEST_HEAD = 64
+
+
+class StateSpace(Layer):
+    """Mixer (B, T, D) -> (B, T, D).
+
+    Raises:
+        ConfigError: `head_dim` does not divide the inner width.
+    """
+
+    def __init__(self, config: StateSpaceConfig, dims: Dims) -> None:
+        super().__init__()
+        self.config, self.eps = config, dims.norm_eps
+        self.inner = config.expand * dims.d_model
+        self.head_dim = config.head_dim or math.gcd(self.inner, LARGEST_HEAD)
+        if self.inner % self.head_dim:
+            raise ConfigError(
+                t("head_dim.divides", inner=self.inner, head_dim=self.head_dim),
+                hint=t("head_dim.hint", inner=self.inner),
+            )
+        self.heads = self.inner // self.head_dim
+        self.stds = (dims.init_std, dims.residual_std)
+        self.channels = self.inner + 2 * config.state_dim
+        self.in_proj = nn.Parameter(torch.empty(self.inner + self.channels + self.heads, dims.d_model))
+        if config.conv_width:
+            self.conv_weight = nn.Parameter(torch.empty(self.channels, config.conv_width))
+            self.conv_bias = nn.Parameter(torch.empty(self.channels))
+        self.step_bias = nn.Parameter(torch.empty(self.heads))
+        self.rate_log = nn.Parameter(torch.empty(self.heads))
+        self.skip = nn.Parameter(torch.empty(self.heads))
+        self.norm = nn.Parameter(torch.empty(self.inner))
+        self.out_proj = nn.Parameter(torch.empty(dims.d_model, self.inner))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Fill the weights. A = −1 and steps from `step_min` to `step_max`, so a head remembers 1/step tokens."""
+        config = self.config
+        nn.init.normal_(self.in_proj, std=self.stds[0])
+        nn.init.normal_(self.out_proj, std=self.stds[1])
+        if config.conv_width:
+            bound = 1 / math.sqrt(config.conv_width)
+            nn.init.uniform_(self.conv_weight, -bound, bound)
+            nn.init.zeros_(self.conv_bias)
+        low, high = math.log(config.step_min), math.log(config.step_max)
+        places = torch.linspace(0, 1, self.heads, dtype=torch.float64) if self.heads > 1 else torch.tensor([0.5])
+        steps = torch.exp(low + (high - low) * places)
+        self.step_bias.copy_(torch.log(torch.expm1(steps)))  # softplus of it is the step
+        nn.init.zeros_(self.rate_log)
+        nn.init.ones_(self.skip)
+        nn.init.ones_(self.norm)
+
+    def make_state(self, batch: int, max_length: int, dtype: torch.dtype, device: torch.device) -> SSMState:
+        """The state of `batch` fresh requests; its size does not depend on `max_length`."""
+        exact = torch.promote_types(dtype, torch.float32)
+        return SSMState(
+            torch.zeros(batch, self.heads, self.head_dim, self.config.state_dim, dtype=exact, device=device),
+            torch.zeros(batch, max(self.config.conv_width - 1, 0), self.channels, dtype=dtype, device=device),
+            torch.zeros(batch, dtype=torch.int64, device=device),
+        )
+
+    def forward(self, x: Tensor, ctx: Context) -> Tensor:
+        """Map x (B, T, D) to (B, T, D); with a state, continue from it and leave it after the last token."""
+        state: SSMState | None = ctx.state
+        if state is not None and x.shape[1] == 1 and ctx.segment_ids is None and not torch.is_grad_enabled():
+            return self._step(x, state)
+        fresh = state or self.make_state(x.shape[0], 0, x.dtype, x.device)
+        packing = make_packing(ctx.segment_ids, fresh.segment)
+        z, u, delta = self._project(packing.move(x))
+        step, rate = self._steps(delta, fresh.hidden.dtype)
+        if packing.real is not None:
+            step = torch.where(packing.real[..., None], step, 0)
+        before = fresh.inputs.to(u.dtype)
+        mixed = u
+        if self.config.conv_width:
+            mixed = convolve(u, before, self.conv_weight, self.conv_bias, packing.runs)
+        inputs, write, read = mixed.split([self.inner, self.config.state_dim, self.config.state_dim], dim=-1)
+        inputs = inputs.unflatten(-1, (self.heads, self.head_dim))
+        y, hidden = scan(
+            inputs, step, rate, write, read, fresh.hidden, runs=packing.runs, chunk_size=self.config.chunk_size
+        )
+        if state is not None:
+            state.hidden, state.segment = hidden, torch.where(packing.segment != 0, packing.segment, state.segment)
+            if self.config.conv_width:
+                state.inputs = packing.last_inputs(before, u).to(state.inputs.dtype)
+        return packing.move_back(self._finish(y, inputs, z)).to(x.dtype)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        parts = F.linear(x, self.in_proj).split([self.inner, self.channels, self.heads], dim=-1)
+        return parts[0], parts[1], parts[2]
+
+    def _steps(self, delta: Tensor, exact: torch.dtype) -> tuple[Tensor, Tensor]:
+        return F.softplus(delta.to(exact) + self.step_bias.to(exact)), -torch.exp(self.rate_log.to(exact))
+
+    def _finish(self, y: Tensor, inputs: Tensor, z: Tensor) -> Tensor:
+        y = torch.addcmul(y, inputs, self.skip[:, None].to(y.dtype)).flatten(-2) * F.silu(z)
+        return F.linear(F.rms_norm(y, (self.inner,), self.norm.to(y.dtype), self.eps), self.out_proj)
+
+    def _step(self, x: Tensor, state: SSMState) -> Tensor:
+        """One token of each request, x (B, 1, D)."""
+        z, u, delta = self._project(x[:, 0])
+        step, rate = self._steps(delta, state.hidden.dtype)
+        mixed = u
+        if self.config.conv_width:
+            window = torch.cat([state.inputs.to(u.dtype), u[:, None]], dim=1)
+            exact = torch.promote_types(u.dtype, torch.float32)
+            filtered = (window.to(exact) * self.conv_weight.t().to(exact)).sum(1) + self.conv_bias.to(exact)
+            mixed, state.inputs = F.silu(filtered).to(u.dtype), window[:, 1:].to(state.inputs.dtype)
+        inputs, write, read = mixed.split([self.inner, self.config.state_dim, self.config.state_dim], dim=-1)
+        inputs = inputs.unflatten(-1, (self.heads, self.head_dim))
+        y, state.hidden = advance(inputs, step, rate, write, read, state.hidden)
+        state.segment = torch.where(state.segment != 0, state.segment, 1)
+        return self._finish(y, inputs, z)[:, None].to(x.dtype)
+
+    def flops_per_token(self, context_length: int) -> float:
+        """Forward operations per token; beyond one chunk they do not depend on `context_length`."""
+        inner, width = self.inner, self.config.state_dim
+        chunk = min(self.config.chunk_size, context_length)
+        products = self.in_proj.numel() + self.out_proj.numel() + self.config.conv_width * self.channels
+        return 2.0 * (products + chunk * (inner + width) + 2 * inner * width)
