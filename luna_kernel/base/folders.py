@@ -172,7 +172,8 @@ def _recover(parent: Path, only: str | None, marker: str | None) -> int:
         for name, kind, path in orphans:
             needed = kind in ("ready", "old") and not os.path.lexists(parent / name)
             if not needed and os.path.lexists(path):
-                removed += delete_orphan(path)
+                with contextlib.suppress(OSError):  # what cannot be deleted, on a read-only disk, is in nobody's way
+                    removed += delete_orphan(path)
         if removed:
             sync_folder(parent)
     return removed

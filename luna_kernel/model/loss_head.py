@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 CHUNK_BYTES = 1 << 24
-"""Size of one chunk's float32 logits."""
+"""Size of one chunk's logits in the type of the matrices."""
+BLOCK_BYTES = 1 << 20
+"""Size of the float32 block in which a softmax is taken: it stays in a core's cache."""
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -29,26 +31,18 @@ class LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty(hidden.shape, dtype=dtype, device=hidden.device) if need_hidden else None
         grad_weight: Tensor | None = None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        size = max(1, CHUNK_BYTES // (4 * V))
+        size = max(1, CHUNK_BYTES // (dtype.itemsize * V))
         with torch.autocast(hidden.device.type, enabled=False):
             for begin in range(0, N, size):
                 rows = slice(begin, min(begin + size, N))
                 x = hidden[rows].to(dtype)
-                log_p = torch.log_softmax(x @ matrix.t(), -1, dtype=torch.float32)
-                index = targets[rows, None]
-                losses = log_p.gather(1, index)[:, 0]
-                total -= losses.sum() if weights is None else torch.dot(losses, weights[rows])
-                if not (need_hidden or need_weight):
-                    continue
-                grad = log_p.exp_()
-                grad.scatter_add_(1, index, torch.full_like(index, -1, dtype=torch.float32))
-                if weights is not None:
-                    grad *= weights[rows, None]
-                grad = grad.to(dtype)
+                logits = x @ matrix.t()
+                chunk_weights = None if weights is None else weights[rows]
+                total += _loss_into_gradient(logits, targets[rows], chunk_weights)
                 if grad_hidden is not None:
-                    torch.mm(grad, matrix, out=grad_hidden[rows])
+                    torch.mm(logits, matrix, out=grad_hidden[rows])
                 if need_weight:
-                    part = grad.t() @ x
+                    part = logits.t() @ x
                     grad_weight = part.float() if grad_weight is None else grad_weight.add_(part)
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtypes = (hidden.dtype, weight.dtype)
@@ -63,6 +57,30 @@ class LinearCrossEntropy(torch.autograd.Function):
         if grad_weight is not None:
             grad_weight = (grad_weight * grad).to(ctx.dtypes[1])
         return grad_hidden, grad_weight, None, None
+
+
+def _loss_into_gradient(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    """The loss of logits (n, V), and in their place its gradient: weights · (softmax - one-hot). All in float32."""
+    n, V = logits.shape
+    size = max(1, BLOCK_BYTES // (4 * V)) if logits.device.type == "cpu" else n
+    total = torch.zeros((), dtype=torch.float32, device=logits.device)
+    for begin in range(0, n, size):
+        rows = slice(begin, min(begin + size, n))
+        block = logits[rows].float()  # no copy if they are float32 already
+        index = targets[rows, None]
+        largest = block.amax(-1, keepdim=True)
+        at_target = block.gather(1, index)
+        exponential = block.sub_(largest).exp_()
+        norm = exponential.sum(-1, keepdim=True)
+        losses = norm.log() + largest - at_target
+        scale = norm.reciprocal()
+        if weights is not None:
+            losses, scale = losses * weights[rows, None], scale * weights[rows, None]
+        total += losses.sum()
+        exponential.scatter_add_(1, index, -norm).mul_(scale)
+        if block.dtype != logits.dtype:
+            logits[rows] = exponential
+    return total
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:

@@ -1,10 +1,40 @@
-"""Root-mean-square norm: y = x / sqrt(mean(x²) + eps) * weight (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+"""Root-mean-square norm: y = x / sqrt(mean(x²) + eps) * weight (Zhang and Sennrich 2019, arXiv 1910.07467).
+
+Written as one function with its own gradient: PyTorch's CPU version is a chain of small operations, each of which
+walks over memory and keeps its result for the backward pass. Under autocast the result has autocast's type, because
+every matrix behind a norm would cast it anyway.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+class RMSNormFunction(torch.autograd.Function):
+    """x (…, D), weight (D,) to (…, D) of type `dtype`; keeps x and one number per row."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+        """See the class."""
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_()
+        scale = square.div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        return torch.mul(x * scale, weight, out=torch.empty(x.shape, dtype=dtype, device=x.device))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """With n = x·scale: dn = g·w, dx = scale·(dn - n·mean(dn·n)), dw = sum over rows of g·n."""
+        x, weight, scale = ctx.saved_tensors
+        unit = x * scale
+        product = (grad * unit).reshape(-1, x.shape[-1])
+        full = weight.to(product.dtype)
+        share = torch.mv(product, full).view(scale.shape) / x.shape[-1]
+        grad_x = (grad * full).addcmul_(unit, share, value=-1).mul_(scale)
+        return grad_x.to(x.dtype), product.sum(0).to(weight.dtype), None, None
 
 
 class RMSNorm(nn.Module):
@@ -22,4 +52,10 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis."""
-        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+        dtype = x.dtype
+        if torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)
+        # Compilers and GPUs have a fused kernel; without gradients there is nothing to keep.
+        if torch.compiler.is_compiling() or x.device.type != "cpu" or not torch.is_grad_enabled():
+            return F.rms_norm(x.float(), (x.shape[-1],), self.weight.float(), self.eps).to(dtype)
+        return RMSNormFunction.apply(x, self.weight, self.eps, dtype)  # type: ignore[no-any-return,no-untyped-call]

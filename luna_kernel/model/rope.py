@@ -47,6 +47,9 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():  # the compiler fuses the plain formula, and does not know `out=` on a slice
+        first, second = x.chunk(2, -1)
+        return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
     return Rotation.apply(x, cos, sin)  # type: ignore[no-untyped-call,no-any-return]
 
 

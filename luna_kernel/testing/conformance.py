@@ -16,6 +16,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import pytest
@@ -95,7 +96,7 @@ class LayerConformance:
         length = sample.x.shape[1]
         state = subject.make_state(sample.x.shape[0], length)
         edges = [0, *cuts, length]
-        parts = [self.run(subject, sample.part(a, b), state) for a, b in zip(edges, edges[1:], strict=False)]
+        parts = [self.run(subject, sample.part(a, b), state) for a, b in pairwise(edges)]
         return torch.cat(parts, 1)
 
     # --- configuration -------------------------------------------------------------------------------------------
@@ -289,7 +290,7 @@ class LayerConformance:
         assert all(torch.equal(first[name], second[name]) for name in first)
 
     def test_meta_and_reset(self) -> None:
-        """Built on meta, `to_empty`, `reset_parameters`: filled, by the seed alone, and zero where it is so at birth."""
+        """Built on meta, `to_empty`, `reset_parameters`: filled by the seed alone, zero where zero at birth."""
         born = self.make(7)
         zero = {name for name, value in born.state_dict().items() if not value.any()}
         torch.manual_seed(8)

@@ -123,7 +123,7 @@ def beside(samples: list[Sample]) -> Sample:
 
 def padded(sample: Sample, left: list[int], right: list[int], seed: int = 9) -> Sample:
     """Each row with `left[b]` and `right[b]` tokens of noise around it, in segment 0; left + right is one constant."""
-    B, _, D = sample.x.shape
+    B = sample.x.shape[0]
     generator = torch.Generator().manual_seed(seed)
 
     def around(row: int, value: Tensor, fill: float) -> Tensor:

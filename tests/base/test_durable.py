@@ -133,18 +133,18 @@ class TestOrderOnDisk:
     @pytest.fixture
     def steps(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         steps: list[tuple[str, str]] = []
-        real_sync, real_replace, real_exchange = os.fsync, os.replace, folders._exchange
-        real_rename = os.rename
+        real_sync, real_replace, real_exchange = os.fsync, Path.replace, folders._exchange
+        real_rename = Path.rename
 
         def fsync(fd: int) -> None:
             real_sync(fd)
             steps.append(("sync", str(Path(f"/proc/self/fd/{fd}").readlink())))
 
-        def replace(one: str, other: str) -> None:
+        def replace(one: Path, other: Path) -> None:
             real_replace(one, other)
             steps.append(("name", f"{one} -> {other}"))
 
-        def rename(one: str, other: str) -> None:
+        def rename(one: Path, other: Path) -> None:
             real_rename(one, other)
             steps.append(("name", f"{one} -> {other}"))
 
@@ -154,8 +154,8 @@ class TestOrderOnDisk:
             return done
 
         monkeypatch.setattr(os, "fsync", fsync)
-        monkeypatch.setattr(os, "replace", replace)
-        monkeypatch.setattr(os, "rename", rename)
+        monkeypatch.setattr(Path, "replace", replace)
+        monkeypatch.setattr(Path, "rename", rename)
         monkeypatch.setattr(folders, "_exchange", exchange)
         return steps
 
@@ -216,6 +216,39 @@ class TestFolders:
             interrupted()
         assert names(tmp_path) == ["m"]
         assert (tmp_path / "m" / "k").read_text() == "new"
+
+    def test_a_refused_swap_puts_the_old_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(folders, "_exchange", lambda *_: False)
+        durable.write_text(tmp_path / "m" / "k", "old")
+        real = Path.rename
+
+        def rename(self: Path, target: Path) -> Path:
+            if "-ready-" in self.name:
+                raise OSError(5, "Input/output error")
+            return real(self, target)
+
+        monkeypatch.setattr(Path, "rename", rename)
+
+        def fill() -> None:
+            with durable.replace_folder(tmp_path / "m", marker="k") as new:
+                durable.write_text(new / "k", "new")
+
+        with pytest.raises(StorageError, match="m was not safely written: Input/output error"):
+            fill()
+        assert names(tmp_path) == ["m"]
+        assert (tmp_path / "m" / "k").read_text() == "old"
+
+    def test_an_orphan_that_cannot_be_deleted_stops_nobody(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        durable.write_text(tmp_path / "m" / "k", "")
+        (tmp_path / "m" / ".k.luna-tmp-0123456789abcdef").write_text("")
+
+        def refuse(_: Path) -> None:
+            raise OSError(30, "Read-only file system")
+
+        monkeypatch.setattr(storage, "delete_tree", refuse)
+        assert durable.recover(tmp_path / "m") == 0
 
     def test_one_inside_the_other(self, tmp_path: Path) -> None:
         with durable.replace_folder(tmp_path / "m", marker="k") as new:

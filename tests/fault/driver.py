@@ -16,6 +16,7 @@ import ctypes
 import errno
 import json
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -302,6 +303,15 @@ def trial(
     return os.WEXITSTATUS(status), bool(fired), said
 
 
+def prepared(kind: type[Scenario], template: Path, root: Path) -> Scenario:
+    """A scenario with its old content, copied from the first one's."""
+    if not template.exists():
+        template.mkdir(parents=True)
+        kind(template).prepare()
+    shutil.copytree(template, root)
+    return kind(root)
+
+
 def judge(scenario: Scenario, ended: int, said: str) -> str | None:
     """What is wrong after a trial, or None."""
     if ended == FOREIGN:
@@ -326,9 +336,7 @@ def every_operation(shim: Shim | PythonShim, folder: Path, kind: type[Scenario])
         number = 0
         while True:
             number += 1
-            scenario = kind(folder / f"{mode}-{number}")
-            scenario.root.mkdir(parents=True)
-            scenario.prepare()
+            scenario = prepared(kind, folder / "template", folder / f"{mode}-{number}")
             ended, fired, said = trial(shim, scenario.root, scenario.act, mode, number)
             reason = judge(scenario, ended, said)
             if reason:
@@ -337,6 +345,7 @@ def every_operation(shim: Shim | PythonShim, folder: Path, kind: type[Scenario])
             refused += ended == REFUSED
             with contextlib.suppress(Exception):
                 seen_new += scenario.read() == "new"
+            shutil.rmtree(scenario.root)
             if not fired:
                 break
     return {"points": points, "refused": refused, "new": seen_new, "wrong": wrong}
@@ -351,9 +360,7 @@ def faults_in_recovery(shim: Shim | PythonShim, folder: Path, kind: type[Scenari
         second, again = 0, True
         while again:
             second += 1
-            scenario = kind(folder / f"{number}-{second}")
-            scenario.root.mkdir(parents=True)
-            scenario.prepare()
+            scenario = prepared(kind, folder / "template", folder / f"{number}-{second}")
             ended, fired, _ = trial(shim, scenario.root, scenario.act, MODES["kill before"], number)
             mode = MODES["kill after"] if second % 2 else MODES["EIO once"]
             second_end, again, said = trial(shim, scenario.root, scenario.recover, mode, second)
@@ -361,6 +368,7 @@ def faults_in_recovery(shim: Shim | PythonShim, folder: Path, kind: type[Scenari
             if reason:
                 wrong.append(f"killed at {number}, recovery at {second}: {reason}")
             points += again
+            shutil.rmtree(scenario.root)
     return {"points": points, "wrong": wrong}
 
 
