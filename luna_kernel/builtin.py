@@ -57,12 +57,13 @@ def luna_add_training(add: Add) -> None:
     add("objective", "lm", f"{objectives}:LanguageModeling", help="Next token, every token counts")
     add("objective", "sft", f"{objectives}:SupervisedFineTuning", help="Next token, the assistant's turns count")
     optimizers = "luna_kernel.train.optimizers"
-    add("optimizer", "adamw", f"{optimizers}:make_adamw", config=f"{optimizers}:AdamWConfig", help="AdamW, fused")
+    configs = "luna_kernel.train.optimizer_config"
+    add("optimizer", "adamw", f"{optimizers}:make_adamw", config=f"{configs}:AdamWConfig", help="AdamW, fused")
     add(
         "optimizer",
         "muon",
         f"{optimizers}:make_muon",
-        config=f"{optimizers}:MuonConfig",
+        config=f"{configs}:MuonConfig",
         help="Muon for matrices, AdamW for the rest",
     )
     schedules = "luna_kernel.train.schedules"

@@ -52,10 +52,10 @@ class PlainMoE(nn.Module):
         weights = (weights / weights.sum(-1, keepdim=True)).flatten()
         order = ids.flatten().argsort(stable=True)
         counts = torch.bincount(ids.flatten(), minlength=len(self.experts)).tolist()
-        out = torch.zeros(flat.shape, dtype=torch.float32)
+        out = torch.zeros_like(flat, dtype=torch.float32)
         for expert, pairs in zip(self.experts, order.split(counts), strict=True):
             rows = pairs // self.top_k
-            out = out.index_add(0, rows, expert(flat[rows]) * weights[pairs, None])
+            out = out.index_add(0, rows, (expert(flat[rows]) * weights[pairs, None]).float())
         return out.view_as(x)
 
 
@@ -105,6 +105,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--experts", type=int, default=8)
     parser.add_argument("--top-k", type=int, default=2)
+    parser.add_argument("--hidden", type=int, help="hidden width of one expert; default 3 d")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=["fp32", "bf16", "both"], default="both")
@@ -112,16 +113,17 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    d, heads, width = args.d, max(args.d // 64, 1), args.d * 3
+    d, heads = args.d, max(args.d // 64, 1)
+    expert = args.hidden or 3 * d
+    width = args.top_k * expert
     dims = Dims(0, d, 8, heads, heads, d // heads, width, args.tokens)
-    expert = width // args.top_k
     sparse = {"num_experts": args.experts, "top_k": args.top_k, "expert_dim": expert}
 
     def moc(**fields: object) -> nn.Module:
         return CollaborativeExperts(MoCConfig.model_validate({**sparse, **fields}), dims)
 
     layers: dict[str, nn.Module] = {
-        "dense": Dense(d, expert * args.top_k),
+        "dense": Dense(d, width),
         "plain MoE": PlainMoE(d, expert, args.experts, args.top_k),
         "moc none+sum": moc(context="none", fusion="sum"),
         "moc low_rank+sum": moc(context="low_rank", fusion="sum"),
@@ -156,7 +158,7 @@ def main() -> None:
 
             return run
 
-        times = rounds({key: step(layer) for key, layer in layers.items()}, args.rounds)
+        times = rounds({key: step(layer) for key, layer in layers.items()}, args.rounds, args.threads)
         parameters = {p.untyped_storage().data_ptr() for layer in layers.values() for p in layer.parameters()}
         notes = {}
         for key, layer in layers.items():

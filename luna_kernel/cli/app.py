@@ -27,6 +27,7 @@ class App:
     json: bool = False
     """Whether to print JSON: set by `--json` on the root or on the verb."""
     debug: bool = False
+    _remarked: bool = field(default=False, repr=False)
     _plugins: Plugins | None = field(default=None, repr=False)
 
     def plugins(self, *, strict: bool = True) -> Plugins:
@@ -43,17 +44,18 @@ class App:
             from luna_kernel.plugins import load_plugins
 
             self._plugins = load_plugins(self.selection, strict=False)
-            if strict:
-                for remark in self._plugins.remarks:
-                    self.say(remark)
         if strict:
             self._plugins.raise_faults()
+            if not self._remarked:
+                self._remarked = True
+                for remark in self._plugins.remarks:
+                    self.say(remark)
         return self._plugins
 
     def select(self, text: str) -> None:
         """Take another selection; what was loaded for the old one is forgotten."""
         if text != self.selection:
-            self.selection, self._plugins = text, None
+            self.selection, self._plugins, self._remarked = text, None, False
 
     def emit(self, data: object) -> None:
         """Print `data` as one line of JSON on stdout."""

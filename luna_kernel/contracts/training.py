@@ -10,10 +10,10 @@ A module of the model may say two more things; both are optional, and are found 
         return {"router.weight": {"lr_scale": 0.1, "weight_decay": False, "matrix": False}}
 
     def after_step(self) -> None:
-        "Called once after each optimiser step (and not when the step was skipped), under no_grad: nudge a bias, reset counts."
+        "Called once after each optimiser step that was not skipped, under no_grad: nudge a bias, reset counts."
 
-What such a module counts between steps must not be in its `state_dict`, or must be reset in `after_step`: a checkpoint is
-taken after it, and resuming must give the same bits.
+What such a module counts between steps must not be in its `state_dict`, or must be reset in `after_step`: a
+checkpoint is taken after it, and resuming must give the same bits.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class Objective(ABC):
 
     @abstractmethod
     def sample(self, record: Record, template: DialogueTemplate) -> Sample | None:
-        """The ids of a record and which of them are targets; None if there is nothing in it to learn for this objective.
-        Called while the token store is built."""
+        """The ids of a record and which of them are targets; None if there is nothing in it to learn for this
+        objective. Called while the token store is built."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: TensorBatch) -> LossSum:
@@ -106,7 +106,7 @@ class Schedule(ABC):
         """
 
 
-class Callback(ABC):
+class Callback(ABC):  # noqa: B024 - every method is optional
     """Watches a run, and keeps a state of its own in the checkpoint. The constructor gets its validated config.
 
     Every method may be left out. What a method raises ends the run, unlike a hook's.
@@ -151,8 +151,8 @@ class MakeOptimizers:
 
     def make(parameters: Sequence[NamedParameter], config, *, learning_rate: float) -> Sequence[torch.optim.Optimizer]
 
-    Each parameter must be in exactly one group of one optimiser. A group's `lr` is `learning_rate` times its own scale; the
-    loop remembers it and sets `lr = own · multiplier` before each step.
+    Each parameter must be in exactly one group of one optimiser. A group's `lr` is `learning_rate` times its own
+    scale; the loop remembers it and sets `lr = own · multiplier` before each step.
     """
 
     def __call__(

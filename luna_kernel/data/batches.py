@@ -1,10 +1,10 @@
 """Batches: whole samples packed side by side into rows, nothing cropped, a pure function of the position.
 
-The rule. A sample of n tokens gives n - 1 predictions. If they fit into one row (T), they stay together in one row; a longer
-sample is cut into pieces of T predictions, the last one shorter, each of which begins where the one before ended, so every
-prediction of every sample is made exactly once per epoch. Pieces come in the order of `Order` and are put into the first
-row with room. A batch ends at the first piece that fits nowhere; that piece opens the next batch. So the position, the
-number of pieces used since the start of training, says all: it is what a checkpoint keeps.
+The rule. A sample of n tokens gives n - 1 predictions. If they fit into one row (T), they stay together in one row; a
+longer sample is cut into pieces of T predictions, the last one shorter, each of which begins where the one before
+ended, so every prediction of every sample is made exactly once per epoch. Pieces come in the order of `Order` and are
+put into the first row with room. A batch ends at the first piece that fits nowhere; that piece opens the next batch.
+So the position, the number of pieces used since the start of training, says all: it is what a checkpoint keeps.
 
 Each piece is a segment of its own (`segment_ids` from 1, 0 is padding): it sees no other, and its positions begin at 0.
 

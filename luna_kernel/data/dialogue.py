@@ -2,9 +2,9 @@
 
     <|system|>Seja breve.<|end|><|user|>Oi!<|end|><|assistant|>Olá.<|end|>
 
-A thought is a turn of its own before the answer: `<|thinking|>…<|end|><|assistant|>…<|end|>`. What the assistant says, what
-it thinks, and the end token of both are supervised; every other token is only read. The template is data in the
-tokenizer's folder (`dialogue.json`): roles, thinking, proactive, end. There is no template language.
+A thought is a turn of its own before the answer: `<|thinking|>…<|end|><|assistant|>…<|end|>`. What the assistant
+says, what it thinks, and the end token of both are supervised; every other token is only read. The template is data
+in the tokenizer's folder (`dialogue.json`): roles, thinking, proactive, end. There is no template language.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class DialogueTemplate:
             self._turn(ids, mask, self._roles[message.role], message.content, supervised=supervised)
         if answer:
             opening = "assistant" if answer is True else answer
-            ids.append({"thinking": self._thinking, "proactive": self._proactive}.get(opening, self._roles["assistant"]))
+            ids.append(
+                {"thinking": self._thinking, "proactive": self._proactive}.get(opening, self._roles["assistant"])
+            )
             mask.append(False)
         return ids, mask
 

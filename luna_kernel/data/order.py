@@ -12,7 +12,8 @@ _ROUNDS = 4
 
 
 def mix(value: int) -> int:
-    """A bijection of 64-bit integers in which every input bit moves half of the output bits (splitmix64's finaliser)."""
+    """A bijection of 64-bit integers in which every input bit moves half of the output bits (splitmix64's
+    finaliser)."""
     value = (value + 0x9E3779B97F4A7C15) & _MASK
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK

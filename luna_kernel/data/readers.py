@@ -56,7 +56,7 @@ def _text_of(data: bytes, source: str) -> tuple[str, str]:
 class TextReader(Reader):
     """Plain text: one document per file, named after it."""
 
-    extensions = (".txt",)
+    extensions: tuple[str, ...] = (".txt",)
     piecewise = True
 
     def read(self, data: bytes, source: str) -> ReadResult:
@@ -125,10 +125,7 @@ def _lines(data: bytes, source: str) -> Iterator[str]:
         yield from _clean(decode(data)[0]).split("\n")
         return
     for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
-        try:
-            yield line.decode("utf-8")
-        except UnicodeDecodeError:
-            yield decode(line)[0]
+        yield decode(line)[0]
 
 
 def _parse(line: str) -> Any:
@@ -216,7 +213,8 @@ def _string(value: Any, key: str) -> str:
 
 
 class CsvReader(Reader):
-    """A table with a header: `pergunta,resposta` or `question,answer` (and their kin), or `text`; `system` may be there.
+    """A table with a header: `pergunta,resposta` or `question,answer` (and their kin), or `text`; `system` may be
+    there.
 
     The separator is whichever of `;`, `,` and tab gives known columns, as Excel writes `;` in Portuguese.
     """
@@ -240,18 +238,19 @@ class CsvReader(Reader):
                 continue
             try:
                 fields, position = _row(lines, position, delimiter)
-                if len(fields) < len(columns):
-                    raise _BadLineError(t("read.few_fields", found=len(fields), expected=len(columns)))
-                if len(fields) > len(columns):
-                    raise _BadLineError(t("read.many_fields", found=len(fields), expected=len(columns)))
-                item = {name: value for name, value in zip(columns, fields, strict=True) if value.strip() or name != "input"}
-                result.records.append(record_of(item, place))
+                result.records.append(record_of(_named(columns, fields), place))
             except _RowError as error:
                 result.bad.append(BadRecord(place, str(error)))
                 position += 1  # the row alone is given up; those that it would have swallowed are read
             except _BadLineError as error:
                 result.bad.append(BadRecord(place, str(error)))
         return result
+
+
+def _named(columns: Sequence[str], fields: Sequence[str]) -> dict[str, str]:
+    if len(fields) != len(columns):
+        raise _BadLineError(t("read.other_fields", found=len(fields), expected=len(columns)))
+    return {name: value for name, value in zip(columns, fields, strict=True) if value.strip() or name != "input"}
 
 
 class _RowError(_BadLineError):

@@ -70,7 +70,9 @@ def find_files(paths: Iterable[str | Path], extensions: Iterable[str]) -> list[P
         path = Path(item).expanduser()
         hint = t("read.formats", formats=" ".join(known))
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in known and not _hidden(p, path))
+            inside = sorted(
+                p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in known and not _hidden(p, path)
+            )
             if not inside:
                 raise UsageError(t("read.empty_folder", path=path), hint=hint)
             found.update(dict.fromkeys(inside))
@@ -136,7 +138,9 @@ def read_path(
     if isinstance(paths, str | Path):
         paths = [paths]
     total = ReadResult()
-    for reading in read_files(find_files(paths, readers_by_extension(registry)), registry, root=root, skip_bad=skip_bad):
+    for reading in read_files(
+        find_files(paths, readers_by_extension(registry)), registry, root=root, skip_bad=skip_bad
+    ):
         total.documents += reading.result.documents
         total.records += reading.result.records
         total.bad += reading.result.bad

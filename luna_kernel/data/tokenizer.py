@@ -3,9 +3,10 @@
 Text is split by the regular expression that llama.cpp calls `llama-bpe` (Llama 3's), then merged over its UTF-8 bytes,
 so `decode(encode(text)) == text` for every text. Control tokens (`<|user|>`, `<|end|>`, …) have ids above the text's.
 
-On disk, `tokenizer.json` is the format of the `tokenizers` library, with the control tokens as its special tokens, so that
-other tools read it. In memory, the object that encodes has no added tokens at all: it is not a flag that a save, a load
-or a worker process could lose, but a vocabulary without them. Only `control_id`, which the dialogue template calls, gives their ids.
+On disk, `tokenizer.json` is the format of the `tokenizers` library, with the control tokens as its special tokens, so
+that other tools read it. In memory, the object that encodes has no added tokens at all: it is not a flag that a save,
+a load or a worker process could lose, but a vocabulary without them. Only `control_id`, which the dialogue template
+calls, gives their ids.
 """
 
 from __future__ import annotations
@@ -83,10 +84,8 @@ class Tokenizer:
         self.dialogue: dict[str, Any] = dict(dialogue or DIALOGUE)
         try:
             self._controls = {str(item["content"]): int(item["id"]) for item in description["added_tokens"]}
-            model = dict(description["model"])
+            model = _bpe_of(description)
             vocab = {str(piece): int(id_) for piece, id_ in model["vocab"].items()}
-            if model.get("type") != "BPE" or description.get("normalizer") is not None:
-                raise UsageError(t("tokenizer.not_bpe"), hint=t("tokenizer.not_bpe.hint"))
             reserved = set(self._controls.values())
             pieces = {piece: id_ for piece, id_ in vocab.items() if id_ not in reserved}
             table = {id_: bytes(_BYTES[symbol] for symbol in piece) for piece, id_ in pieces.items()}
@@ -269,6 +268,13 @@ class TextStream:
         """End of the stream: bytes of a character that never became whole are dropped. Always the empty string."""
         self._decoder.reset()
         return ""
+
+
+def _bpe_of(description: Mapping[str, Any]) -> dict[str, Any]:
+    model = dict(description["model"])
+    if model.get("type") != "BPE" or description.get("normalizer") is not None:
+        raise UsageError(t("tokenizer.not_bpe"), hint=t("tokenizer.not_bpe.hint"))
+    return model
 
 
 def _valid(text: str) -> str:

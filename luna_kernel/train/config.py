@@ -38,7 +38,8 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     run_dir: Path
-    """Folder of the run: checkpoints, metrics, the finished model. Training into a folder that has a run goes on with it."""
+    """Folder of the run: checkpoints, metrics, the finished model. Training into a folder that has a run goes on with
+    it."""
     train_data: tuple[str, ...] = Field(min_length=1)
     """Files, folders or patterns with `*`."""
     valid_data: tuple[str, ...] = ()
@@ -85,13 +86,14 @@ class TrainConfig(BaseModel):
     epochs: float | None = Field(None, gt=0)
     """Passes over the data."""
     max_seconds: float | None = Field(None, gt=0)
-    """Seconds of training, validation and checkpoints included; the schedule is stretched to them. A run that is limited so
-    cannot be repeated bit by bit."""
+    """Seconds of training, validation and checkpoints included; the schedule is stretched to them. A run that is
+    limited so cannot be repeated bit by bit."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute; `auto` takes the fastest there is, and says which."""
+    device: str = Field("auto", pattern=r"auto|cpu|mps|cuda(:\d{1,3})?")
+    """Where to compute: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes the fastest there is, and says which."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`bf16`: autocast to bfloat16, weights in float32. `auto`: bf16 where the processor computes in it, and says so."""
+    """`bf16`: autocast to bfloat16, weights in float32. `auto`: bf16 where the processor computes in it, and says
+    so."""
     compile: bool = False
     """Compile the model with `torch.compile`; needs a C++ compiler, pays for long runs."""
     threads: int | None = Field(None, ge=1)
@@ -128,7 +130,7 @@ class TrainConfig(BaseModel):
     def _check(self) -> TrainConfig:
         for key in ("objective", "optimizer", "schedule"):
             if not isinstance(getattr(self, key).get("name"), str):
-                raise ValueError(t("config.no_name", field=key))
+                raise ValueError(t("config.no_name", field=key))  # noqa: TRY004 - pydantic turns it into a ConfigError
         return self
 
     @property

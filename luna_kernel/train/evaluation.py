@@ -33,8 +33,8 @@ def evaluate(
         limit: at most so many pieces.
 
     Returns:
-        `valid/loss` (nats per token), `valid/perplexity` (its exponential), `valid/bits_per_byte`: all bits of all targets
-        over the bytes of text that they stand for, `valid/tokens`.
+        `valid/loss` (nats per token), `valid/perplexity` (its exponential), `valid/bits_per_byte`: all bits of all
+        targets over the bytes of text that they stand for, `valid/tokens`.
     """
     was_training = model.training
     model.eval()

@@ -1,15 +1,18 @@
 """The one training loop.
 
-A step: take the batch at the position; for each micro-batch, forward and backward of (summed loss + layers' losses · its
-valid tokens) / (valid tokens of the whole step); sum gradients over processes; refuse what is not finite; clip; set
-learning rates; update; `after_step` of modules. Everything else is a callback, a tracker or a hook.
+A step: take the batch at the position; for each micro-batch, forward and backward of (summed loss + layers' losses ·
+its valid tokens) / (valid tokens of the whole step); sum gradients over processes; refuse what is not finite; clip;
+set learning rates; update; `after_step` of modules. Everything else is a callback, a tracker or a hook.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -196,9 +199,7 @@ class TrainRun:
             return None
         self.evaluated_step = self.step
         lengths = np.asarray(self.byte_lengths)
-        found = evaluate(
-            self.model, self.objective, self.valid, self.engine, lengths, limit=self.config.valid_samples
-        )
+        found = evaluate(self.model, self.objective, self.valid, self.engine, lengths, limit=self.config.valid_samples)
         self.metrics.update(found)
         value = found["valid/bits_per_byte"]
         if math.isfinite(value) and value < self.best.value:
@@ -268,33 +269,53 @@ class TrainRun:
 def train(run: TrainRun) -> str:
     """Train until the budget is used, a callback or plugin asks to stop, or Ctrl-C; returns the reason.
 
+    The first Ctrl-C ends the run after the step, with a checkpoint; the second at once, without.
+
     Raises:
         LunaError: too many steps in a row were not finite. Checkpoints are from before them.
     """
     run.model.train()
+    interrupts: list[int] = []
     reason = "error"
     for callback in run.callbacks:
         callback.start(run)
     run._tell("luna_train_start")
     try:
-        while (stop := run.stop_reason()) is None:
-            metrics = run.train_step()
-            if run.skipped_in_a_row >= run.config.max_bad_steps:
-                count = run.skipped_in_a_row
-                raise LunaError(t("loop.not_finite", count=count, step=run.step), hint=t("loop.not_finite.hint"))
-            _after_step(run, metrics)
-        if run.config.valid_every:
-            run.evaluate()
-        run.save()
-        reason = stop
-    except KeyboardInterrupt:
-        run.save()
-        reason = "interrupted"
+        with _on_interrupt(interrupts):
+            while (stop := "interrupted" if interrupts else run.stop_reason()) is None:
+                metrics = run.train_step()
+                if run.skipped_in_a_row >= run.config.max_bad_steps:
+                    count = run.skipped_in_a_row
+                    raise LunaError(t("loop.not_finite", count=count, step=run.step), hint=t("loop.not_finite.hint"))
+                _after_step(run, metrics)
+            if run.config.valid_every and stop != "interrupted":
+                run.evaluate()
+            run.save()
+            reason = stop
     finally:
         for callback in run.callbacks:
             callback.end(run, reason)
         run._tell("luna_train_end", reason=reason)
     return reason
+
+
+@contextlib.contextmanager
+def _on_interrupt(seen: list[int]) -> Iterator[None]:
+    """Let the first Ctrl-C only be noted, so that no step is cut in half; the second raises as ever."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(number: int, frame: Any) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _after_step(run: TrainRun, metrics: dict[str, float]) -> None:

@@ -28,5 +28,5 @@ class MuonConfig(AdamWConfig):
     iterations: int = Field(5, ge=1, le=20)
     """Newton–Schulz steps that make the update orthogonal."""
     rms: float = Field(0.2, gt=0)
-    """Size of the update, as root mean square, at learning rate 1: AdamW's usual one, so that both share a rate (Liu et al.
-    2025, arXiv 2502.16982, section 2.2)."""
+    """Size of the update, as root mean square, at learning rate 1: AdamW's usual one, so that both share a rate (Liu
+    et al. 2025, arXiv 2502.16982, section 2.2)."""

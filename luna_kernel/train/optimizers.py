@@ -33,7 +33,9 @@ def named_parameters(model: nn.Module) -> list[NamedParameter]:
             if name not in own:
                 raise ValueError(f"optimizer_hints of {prefix or 'the model'}: there is no parameter {name!r}")
             hints[f"{prefix}.{name}" if prefix else name] = hint
-    outer = {id(p) for m in (getattr(model, "embedding", None), getattr(model, "head", None)) if m for p in m.parameters()}
+    outer = {
+        id(p) for m in (getattr(model, "embedding", None), getattr(model, "head", None)) if m for p in m.parameters()
+    }
     found = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -113,7 +115,7 @@ def orthogonalize(matrix: Tensor, iterations: int = 5) -> Tensor:
     Newton–Schulz: X = aX + (bA + cA²)X with A = XXᵀ, from X = M / ‖M‖. On the shorter side, so that A is small.
     """
     tall = matrix.shape[-2] > matrix.shape[-1]
-    x = matrix.mT if tall else matrix
+    x: Tensor = matrix.mT if tall else matrix
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for _ in range(iterations):
         a = x @ x.mT

@@ -1,8 +1,8 @@
 """Checkpoints: everything that a run needs to go on as if it had never stopped, whole or absent.
 
 `checkpoints/step-00000100/` holds `model.safetensors`, `optimizer.safetensors` and `state.json`: step, position in the
-order of samples, random generators, optimisers' numbers, callbacks' states, the best measurement so far, and the hash of
-each file. The folder appears by one rename when all of it is on the disk. Nothing in it is code.
+order of samples, random generators, optimisers' numbers, callbacks' states, the best measurement so far, and the hash
+of each file. The folder appears by one rename when all of it is on the disk. Nothing in it is code.
 """
 
 from __future__ import annotations
@@ -75,9 +75,7 @@ def save_checkpoint(
         durable.write_with(new / MODEL, lambda path: save_file(weights, path))
         durable.write_with(new / OPTIMIZER, lambda path: save_file({**tensors, **rng_tensors}, path))
         files = integrity.seal(new)
-        durable.write_json(
-            new / STATE, {"format": FORMAT, **state, "optimizers": groups, "rng": rng, "files": files}
-        )
+        durable.write_json(new / STATE, {"format": FORMAT, **state, "optimizers": groups, "rng": rng, "files": files})
     return folder
 
 
@@ -91,7 +89,11 @@ def load_checkpoint(folder: Path, *, verify: bool = True) -> Checkpoint:
         state = integrity.read_json(folder / STATE, max_bytes=256 << 20)
     except UsageError as error:
         raise IntegrityError(error.text) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT or set(state.get("files", {})) != {MODEL, OPTIMIZER}:
+    if (
+        not isinstance(state, dict)
+        or state.get("format") != FORMAT
+        or set(state.get("files", {})) != {MODEL, OPTIMIZER}
+    ):
         raise IntegrityError(t("state.format", folder=folder))
     integrity.check(folder, state["files"], verify=verify)
     return Checkpoint(folder, state, load_file(folder / MODEL), load_file(folder / OPTIMIZER))
@@ -108,7 +110,7 @@ def newest_checkpoint(run_dir: Path) -> tuple[Checkpoint | None, list[str]]:
     for _, folder in found:
         try:
             return load_checkpoint(folder), remarks
-        except IntegrityError as error:
+        except IntegrityError as error:  # noqa: PERF203 - a few folders
             remarks.append(t("state.damaged", folder=folder.name, reason=error.text))
     if found:
         raise IntegrityError("\n".join(remarks), hint=t("state.damaged.hint", folder=run_dir))
@@ -160,7 +162,7 @@ def _unpack_optimizers(checkpoint: Checkpoint, optimizers: list[Optimizer]) -> N
     for number, (optimizer, item) in enumerate(zip(optimizers, packed, strict=True)):
         state: dict[int, dict[str, Any]] = {int(index): dict(entries) for index, entries in item["plain"].items()}
         for key, tensor in checkpoint.optimizer.items():
-            owner, index, name = (key.split("/", 2) + ["", ""])[:3]
+            owner, index, name = [*key.split("/", 2), "", ""][:3]
             if owner == str(number):
                 state.setdefault(int(index), {})[name] = tensor
         groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in item["groups"]]
@@ -172,7 +174,7 @@ def _unpack_optimizers(checkpoint: Checkpoint, optimizers: list[Optimizer]) -> N
 
 def _pack_rng(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
     version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 - what others draw from
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     tensors = {"rng/torch": torch.get_rng_state(), "rng/numpy": torch.from_numpy(np.asarray(keys).astype(np.int64))}
     if device.type == "cuda":
         tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
@@ -186,7 +188,7 @@ def _unpack_rng(checkpoint: Checkpoint, device: torch.device) -> None:
     random.setstate((version, tuple(words), gauss))
     name, position, has_gauss, cached = rng["numpy"]
     keys = tensors["rng/numpy"].numpy().astype(np.uint32)
-    np.random.set_state((name, keys, position, has_gauss, cached))  # noqa: NPY002
+    np.random.set_state((name, keys, position, has_gauss, cached))
     torch.set_rng_state(tensors["rng/torch"])
     if device.type == "cuda" and "rng/cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng/cuda"], device)

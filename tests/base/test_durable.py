@@ -133,18 +133,18 @@ class TestOrderOnDisk:
     @pytest.fixture
     def steps(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         steps: list[tuple[str, str]] = []
-        real_sync, real_replace, real_exchange = os.fsync, os.replace, folders._exchange
-        real_rename = os.rename
+        real_sync, real_replace, real_exchange = os.fsync, Path.replace, folders._exchange
+        real_rename = Path.rename
 
         def fsync(fd: int) -> None:
             real_sync(fd)
             steps.append(("sync", str(Path(f"/proc/self/fd/{fd}").readlink())))
 
-        def replace(one: str, other: str) -> None:
+        def replace(one: Path, other: Path) -> None:
             real_replace(one, other)
             steps.append(("name", f"{one} -> {other}"))
 
-        def rename(one: str, other: str) -> None:
+        def rename(one: Path, other: Path) -> None:
             real_rename(one, other)
             steps.append(("name", f"{one} -> {other}"))
 
@@ -154,8 +154,8 @@ class TestOrderOnDisk:
             return done
 
         monkeypatch.setattr(os, "fsync", fsync)
-        monkeypatch.setattr(os, "replace", replace)
-        monkeypatch.setattr(os, "rename", rename)
+        monkeypatch.setattr(Path, "replace", replace)
+        monkeypatch.setattr(Path, "rename", rename)
         monkeypatch.setattr(folders, "_exchange", exchange)
         return steps
 

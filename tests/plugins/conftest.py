@@ -86,9 +86,9 @@ def here(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.chdir(site.folder)
     yield site
     for name in set(sys.modules) - before:
-        if name.startswith(("luna_plugin_", "luna_local_")) or getattr(
-            sys.modules[name], "__file__", None
-        ) in {str(path) for path in site.folder.rglob("*.py")}:
+        if name.startswith(("luna_plugin_", "luna_local_")) or getattr(sys.modules[name], "__file__", None) in {
+            str(path) for path in site.folder.rglob("*.py")
+        }:
             del sys.modules[name]
 
 
@@ -99,8 +99,13 @@ def run_python(site: Site) -> Callable[[str], subprocess.CompletedProcess[str]]:
     def run(code: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-c", textwrap.dedent(code)],
-            capture_output=True, text=True, encoding="utf-8", check=False, timeout=60,
-            cwd=site.folder, env=site.environment(),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
+            timeout=60,
+            cwd=site.folder,
+            env=site.environment(),
         )
 
     return run

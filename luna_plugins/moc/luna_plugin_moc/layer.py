@@ -17,7 +17,7 @@ from luna_kernel.base.errors import ConfigError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.layers import PADDING_SEGMENT, Context, Dims, Layer
 
-from .collaboration import FullContext, Fusion, ProbeContext, fill
+from .collaboration import FullContext, Fusion, ProbeContext
 from .config import MoCConfig
 from .dispatch import combine, count_experts, expert_mlp, make_plan
 from .routing import Routing, choose, statistics, switch_loss, z_loss
@@ -53,28 +53,30 @@ class CollaborativeExperts(Layer):
             self.context = FullContext(d, heads, dims.norm_eps)
         self.fusion = Fusion(d, config.fusion_dim) if config.fusion == "attend" else None
         self.expert_bias: Tensor
-        self.tokens_per_expert: Tensor
         if config.balance == "bias":
             self.register_buffer("expert_bias", torch.empty(experts))
-            self.register_buffer("tokens_per_expert", torch.empty(experts, dtype=torch.int64), persistent=False)
+        self.tokens_per_expert: Tensor | None = None
+        """(E,) int64, pairs since the last optimiser step. No buffer: it is no part of a checkpoint."""
+        self.stds = (dims.init_std, dims.residual_std)
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Fill the weights: the experts and the router as a plain mixture's, what confers with zeros at its end."""
-        fill(self.router)
-        fill(self.w13)
-        fill(self.w2)
+        inner, last = self.stds
+        nn.init.normal_(self.router, std=inner)
+        nn.init.normal_(self.w13, std=inner)
+        nn.init.normal_(self.w2, std=last)
         if self.config.shared_dim:
-            fill(self.shared_w13)
-            fill(self.shared_w2)
+            nn.init.normal_(self.shared_w13, std=inner)
+            nn.init.normal_(self.shared_w2, std=last)
         if self.context is not None:
             self.context.reset_parameters()
         if self.fusion is not None:
             self.fusion.reset_parameters()
         if self.config.balance == "bias":
             self.expert_bias.zero_()
-            self.tokens_per_expert.zero_()
+        self.tokens_per_expert = None
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
         """Map x (B, T, D) to (B, T, D). Padding (segment 0) passes through, and counts in no loss and no statistic."""
@@ -137,7 +139,8 @@ class CollaborativeExperts(Layer):
             ctx.add_loss("moc/balance", config.balance_weight * switch_loss(routing, mask))
         # Activation checkpointing runs the forward again inside the backward pass: those tokens were counted already.
         if config.balance == "bias" and (torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1):
-            self.tokens_per_expert += count_experts(routing.experts, config.num_experts, mask)
+            counts = count_experts(routing.experts, config.num_experts, mask)
+            self.tokens_per_expert = counts if self.tokens_per_expert is None else self.tokens_per_expert + counts
 
     def _calibrate(
         self,
@@ -163,14 +166,14 @@ class CollaborativeExperts(Layer):
 
         b_e += rate · sign(mean load − load_e) (Wang et al. 2024, arXiv 2408.15664). Loads of all processes count.
         """
-        if self.config.balance != "bias":
-            return
         counts = self.tokens_per_expert
+        if self.config.balance != "bias" or counts is None:
+            return
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(counts)
         load = counts.to(torch.float64)
         self.expert_bias += self.config.bias_rate * torch.sign(load.mean() - load).to(self.expert_bias.dtype)
-        counts.zero_()
+        self.tokens_per_expert = None
 
     def flops_per_token(self, context_length: int) -> float:
         """Forward operations per token; with `context: full` all experts run and all are counted."""

@@ -15,11 +15,12 @@ class StateSpaceConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    expand: int = Field(2, ge=1)
-    """Inner width as a multiple of the model's width."""
+    expand: int = Field(1, ge=1)
+    """Inner width as a multiple of the model's width. At 1 a layer has about the parameters of an attention layer; at 2,
+    Mamba's own choice for blocks without a feed-forward layer, it has about one and a half times as many."""
     head_dim: int | None = Field(None, ge=1)
     """Channels of one head. Default: 64, or the largest power of two below it that divides the inner width."""
-    state_dim: int = Field(64, ge=1)
+    state_dim: int = Field(128, ge=1)
     """Numbers that each channel remembers."""
     conv_width: int = Field(4, ge=0)
     """Tokens that the short causal convolution sees; 0: there is no convolution."""

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-TOKENS_AT_ONCE = 64
+NUMBERS_AT_ONCE = 1 << 17
+"""Numbers in one stretch of all rows of the batch."""
 
 
 def convolve(u: Tensor, before: Tensor, weight: Tensor, bias: Tensor, runs: Tensor | None) -> Tensor:
@@ -50,8 +51,9 @@ def _same_run(runs: Tensor | None, width: int) -> list[Tensor | None]:
 def _stretches(u: Tensor, before: Tensor, exact: torch.dtype) -> Any:
     """For each stretch of tokens: its slice, and its inputs (B, W-1 + stretch, C) with those before it."""
     reach = before.shape[1]
-    for start in range(0, u.shape[1], TOKENS_AT_ONCE):
-        part = slice(start, min(start + TOKENS_AT_ONCE, u.shape[1]))
+    size = max(NUMBERS_AT_ONCE // (u.shape[0] * u.shape[2]), 2 * reach, 1)
+    for start in range(0, u.shape[1], size):
+        part = slice(start, min(start + size, u.shape[1]))
         if start >= reach:
             yield part, u[:, start - reach : part.stop].to(exact)
         else:

@@ -36,11 +36,13 @@ class Hybrid(Layer):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Fill the mix; the branches fill themselves.
+        """Fill the branches and the mix.
 
         The norm of a RMSNorm and the mix β would be one number too many per channel, so β carries both. At birth both
         branches weigh the same, scaled down by the depth as any writer into the residual stream.
         """
+        self.attention.reset_parameters()
+        self.ssm.reset_parameters()
         nn.init.constant_(self.mix, self.birth_mix)
 
     def make_state(self, batch: int, max_length: int, dtype: torch.dtype, device: torch.device) -> HybridState:

@@ -22,6 +22,7 @@ from luna_kernel.contracts.layers import Context, Dims, Layer
 
 from .config import StateSpaceConfig
 from .convolution import convolve
+from .gate import gated_norm
 from .scan import advance, scan
 from .state import SSMState, make_packing
 
@@ -122,8 +123,7 @@ class StateSpace(Layer):
         return F.softplus(delta.to(exact) + self.step_bias.to(exact)), -torch.exp(self.rate_log.to(exact))
 
     def _finish(self, y: Tensor, inputs: Tensor, z: Tensor) -> Tensor:
-        y = torch.addcmul(y, inputs, self.skip[:, None].to(y.dtype)).flatten(-2) * F.silu(z)
-        return F.linear(F.rms_norm(y, (self.inner,), self.norm.to(y.dtype), self.eps), self.out_proj)
+        return F.linear(gated_norm(y, inputs, z, self.skip, self.norm, self.eps), self.out_proj)
 
     def _step(self, x: Tensor, state: SSMState) -> Tensor:
         """One token of each request, x (B, 1, D)."""

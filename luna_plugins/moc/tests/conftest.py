@@ -1,0 +1,54 @@
+"""Small sizes for all tests of the collaborative experts."""
+
+import pytest
+import torch
+
+from luna_kernel.contracts.layers import Context, Dims
+
+DIMS = Dims(
+    vocab_size=64, d_model=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, ffn_dim=48, max_positions=128
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def dims():
+    return DIMS
+
+
+@pytest.fixture
+def make_layer():
+    """make_layer(stir=True, **fields): a layer, its weights moved away from birth if `stir`."""
+    from luna_plugin_moc.config import MoCConfig
+    from luna_plugin_moc.layer import CollaborativeExperts
+
+    def make(*, stir=True, seed=0, **fields):
+        torch.manual_seed(seed)
+        layer = CollaborativeExperts(MoCConfig(**{"num_experts": 5, "probe_rank": 8, "fusion_dim": 8, **fields}), DIMS)
+        if stir:
+            with torch.no_grad():
+                for weight in layer.parameters():
+                    weight += 0.2 * torch.randn_like(weight)
+                if layer.config.balance == "bias":
+                    layer.expert_bias.normal_(std=0.1)
+        return layer
+
+    return make
+
+
+@pytest.fixture
+def context():
+    """context(B, T, segment_ids=None): what a layer is told."""
+
+    def make(batch, length, segment_ids=None):
+        return Context(torch.arange(length).expand(batch, length), segment_ids)
+
+    return make
