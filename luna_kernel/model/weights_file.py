@@ -69,7 +69,7 @@ def write_weights(path: Path | str, weights: Mapping[str, Tensor], metadata: Map
         file.write(text)
         for name in order:
             flat = weights[name].detach().cpu().contiguous().reshape(-1)
-            file.write(memoryview(flat.view(torch.uint8).numpy()))
+            file.write(flat.view(torch.uint8).numpy().data)
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:

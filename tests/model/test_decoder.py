@@ -199,3 +199,31 @@ def test_compiled(model, tokens):
     mine, theirs = (torch.autograd.grad(loss, model.parameters()) for loss in losses)
     for a, b in zip(mine, theirs, strict=True):
         near(a, b, 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_fully_sharded(blueprint, kernel, tokens, tmp_path):
+    """Blocks and the whole sharded, head and embedding tied: the loss passes through `forward`, so it is seen."""
+    import torch.distributed as dist
+    from torch.distributed.fsdp import fully_shard
+
+    def step(model):
+        loss = model.token_losses(tokens[:, :-1], tokens[:, 1:]).sum_loss
+        loss.backward()
+        return loss.detach()
+
+    torch.manual_seed(0)
+    plain = Decoder(blueprint, kernel.registry)
+    torch.manual_seed(0)
+    sharded = Decoder(blueprint, kernel.registry)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        for block in sharded.blocks:
+            fully_shard(block)
+        fully_shard(sharded)
+        near(step(sharded), step(plain), 1e-4)
+        for mine, theirs in zip(sharded.parameters(), plain.parameters(), strict=True):
+            near(mine.grad.full_tensor(), theirs.grad)
+    finally:
+        dist.destroy_process_group()
