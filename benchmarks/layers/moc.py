@@ -153,7 +153,7 @@ def main() -> None:
 
         def step(layer: nn.Module) -> Callable[[], None]:
             def run() -> None:
-                layer.zero_grad(set_to_none=False)
+                layer.zero_grad()
                 forward(layer).backward()
 
             return run

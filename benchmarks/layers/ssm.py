@@ -76,7 +76,7 @@ def compare(args: argparse.Namespace) -> None:
 
         def step(layer: nn.Module) -> Callable[[], None]:
             def run() -> None:
-                layer.zero_grad(set_to_none=False)
+                layer.zero_grad()
                 forward(layer).backward()
 
             return run

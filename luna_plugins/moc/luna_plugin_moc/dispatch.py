@@ -53,7 +53,8 @@ def expert_mlp(x: Tensor, w13: Tensor, w2: Tensor, plan: Plan) -> Tensor:
 
     Args:
         x: (N, D) in the dtype to compute in.
-        w13: (E, 2F, D) the gates' and values' weights, in any dtype; an expert's weights are cast when it runs.
+        w13: (E, 2F, D) the gates' and values' weights, in the dtype of x; without gradients in any: an expert's weights
+            are cast when it runs, so that one token does not pay for all experts.
         w2: (E, D, F).
         plan: of `make_plan`.
 
@@ -127,13 +128,13 @@ def _mlp_backward(
         run = slice(start, start + count)
         gate, value, grad = gates[run], values[run], grad_y[run]
         act = F.silu(gate)
-        _matmul_into(grad.t(), act * value, grad_w2[expert])
-        grad_act = torch.mm(grad, w2[expert].to(x.dtype))
+        torch.mm(grad.t(), act * value, out=grad_w2[expert])
+        grad_act = torch.mm(grad, w2[expert])
         both = x.new_empty(count, 2 * hidden)
         torch.mul(grad_act, act, out=both[:, hidden:])
         both[:, :hidden] = torch.ops.aten.silu_backward(grad_act.mul_(value), gate)
-        _matmul_into(both.t(), x.index_select(0, tokens[run]), grad_w13[expert])
-        torch.mm(both, w13[expert].to(x.dtype), out=grad_rows[run])
+        torch.mm(both.t(), x.index_select(0, tokens[run]), out=grad_w13[expert])
+        torch.mm(both, w13[expert], out=grad_rows[run])
         start += count
     inverse = torch.empty_like(order).scatter_(0, order, torch.arange(rows, device=order.device))
     return _sum_rows(grad_rows, inverse.view(-1, top_k)), grad_w13, grad_w2
@@ -158,13 +159,6 @@ def _back_mlp(ctx: Any, grad_y: Tensor | None, *_unused: Any) -> tuple[Any, ...]
 
 
 _mlp_op.register_autograd(_back_mlp, setup_context=_save_mlp)
-
-
-def _matmul_into(a: Tensor, b: Tensor, out: Tensor) -> None:
-    if a.dtype == out.dtype:
-        torch.mm(a, b, out=out)
-    else:
-        out.copy_(torch.mm(a, b))
 
 
 def _sum_rows(table: Tensor, index: Tensor, weights: Tensor | None = None) -> Tensor:

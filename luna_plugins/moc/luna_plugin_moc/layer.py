@@ -100,7 +100,10 @@ class CollaborativeExperts(Layer):
                     logits = logits + scores
                 routing = self._choose(logits)
                 plan = make_plan(routing.experts, self.config.num_experts)
-                table, index = expert_mlp(work, self.w13, self.w2, plan), plan.inverse
+                w13, w2 = self.w13, self.w2
+                if torch.is_grad_enabled():  # cast once for both passes; without gradients only what runs is cast
+                    w13, w2 = w13.to(low), w2.to(low)
+                table, index = expert_mlp(work, w13, w2, plan), plan.inverse
             y = combine(table, routing.weights, index)
             if self.fusion is not None:
                 y = y + self.fusion(table, routing.weights, index)
