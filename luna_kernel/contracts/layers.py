@@ -76,7 +76,8 @@ class ModelPart(nn.Module, ABC):
     Args of the constructor: `config`, the component's validated pydantic model (None if it has none), and `dims`.
     Build parameters with `torch.empty`, fill them in `reset_parameters`, and let the constructor call it: then the
     part can be made on the meta device and filled from a file. Matrices start with `dims.init_std`, those that write
-    into the residual stream with `dims.residual_std`; `luna_kernel.model.linear.Linear` does both.
+    into the residual stream with `dims.residual_std`; `luna_kernel.model.linear.Linear` does both. A buffer that is
+    not saved (`persistent=False`) is zeros when a model is opened: keep counters there, and compute tables on use.
 
     An old version of a component is opened by a class method, if there is one:
     `migrate(weights, node, from_version) -> (weights, node)`, both of one place, names without its prefix.

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
@@ -22,6 +22,9 @@ from luna_kernel.contracts.dims import Dims
 from luna_kernel.plugins.registry import Component, Registry, suggest
 
 from .place import parse_place
+
+if TYPE_CHECKING:
+    from .table import BlockTable
 
 t = catalogue(__package__)
 
@@ -122,6 +125,12 @@ class Blueprint:
         blocks = list(self.blocks)
         blocks[int(index)] = block
         return dataclasses.replace(self, blocks=tuple(blocks))
+
+    def table(self, registry: Registry, context_length: int | None = None) -> BlockTable:
+        """The table of blocks with parameters and FLOPs per token; see `luna_kernel.model.table`."""
+        from .table import block_table
+
+        return block_table(self, registry, context_length)
 
     @classmethod
     def from_preset(

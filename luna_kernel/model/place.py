@@ -3,6 +3,8 @@
     every block            every 2nd block          every 3rd block from 1
     block 3                blocks 0,2,5             first block, last block
     last 2 blocks          no block
+    every 4th block from the end
+    every block except last block, every block except every 4th from the end
 
 Blocks count from 0. `every Nth block` begins at block N-1, so that the first block keeps the plain layers; `from K`
 says otherwise. A modulator may name the layer that it wraps, `mixer of every block`; without it, the feed-forward.
@@ -19,7 +21,7 @@ from luna_kernel.base.messages import catalogue
 
 t = catalogue(__package__)
 
-_EVERY = re.compile(r"every (?:(\d+)(?:st|nd|rd|th) )?block(?: from (\d+))?")
+_EVERY = re.compile(r"every (?:(\d+)(?:st|nd|rd|th)(?: block)?|block)(?: from (?:(\d+)|(the end)))?")
 _LIST = re.compile(r"blocks? (\d+(?: ?, ?\d+)*)")
 _END = re.compile(r"(first|last) (?:(\d+) blocks|block)")
 _SLOT = re.compile(r"(mixer|ffn) of (.+)")
@@ -44,23 +46,35 @@ def parse_place(text: str, num_layers: int, *, component: str = "?") -> Place:
     rest, slot = " ".join(text.lower().split()), None
     if match := _SLOT.fullmatch(rest):
         slot, rest = match[1], match[2]
-    if rest == "no block":
-        return Place((), slot)
-    if match := _EVERY.fullmatch(rest):
+    chosen: set[int] | None = None
+    for part in rest.split(" except "):
+        blocks = _blocks(part, num_layers, text, component)
+        chosen = set(blocks) if chosen is None else chosen - set(blocks)
+    assert chosen is not None
+    return Place(tuple(sorted(chosen)), slot)
+
+
+def _blocks(part: str, num_layers: int, text: str, component: str) -> range | list[int]:
+    """The blocks that one part of a place means, the part being free of `except`."""
+    if part == "no block":
+        return []
+    if match := _EVERY.fullmatch(part):
         step = int(match[1] or 1)
         begin = int(match[2]) if match[2] else step - 1
+        if step > 0 and match[3]:
+            return range(num_layers - 1, -1, -step)
         if step > 0:
             _check([begin], num_layers, text, component, upper=match[2] is not None)
-            return Place(tuple(range(begin, num_layers, step)), slot)
-    if match := _LIST.fullmatch(rest):
-        blocks = sorted({int(item) for item in match[1].split(",")})
-        _check(blocks, num_layers, text, component)
-        return Place(tuple(blocks), slot)
-    if match := _END.fullmatch(rest):
+            return range(begin, num_layers, step)
+    if match := _LIST.fullmatch(part):
+        listed = [int(item) for item in match[1].split(",")]
+        _check(listed, num_layers, text, component)
+        return listed
+    if match := _END.fullmatch(part):
         count = int(match[2] or 1)
         if count > 0:
             _check([count - 1], num_layers, text, component)
-            return Place(tuple(range(count) if match[1] == "first" else range(num_layers - count, num_layers)), slot)
+            return range(count) if match[1] == "first" else range(num_layers - count, num_layers)
     raise UsageError(t("place.bad", component=component, place=text), hint=t("place.hint"))
 
 

@@ -60,7 +60,7 @@ class Subject(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for weight in self.parameters():
-                weight += amount * torch.randn(weight.shape, generator=generator).to(weight.dtype)
+                weight.add_(torch.randn(weight.shape, generator=generator).to(weight.dtype), alpha=amount)
 
 
 class Sample:
