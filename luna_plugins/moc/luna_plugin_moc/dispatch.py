@@ -1,6 +1,7 @@
 """Sending tokens to their experts and back: no capacity, nothing dropped, so one token never sees another.
 
-Shape letters: N tokens, K experts per token, M = N·K, E experts, D width, F hidden width of an expert, R rows of a table.
+Shape letters: N tokens, K experts per token, M = N·K, E experts, D width, F hidden width of an expert, R rows of a
+table.
 
 The (token, expert) pairs are sorted by expert; each expert then works on one contiguous run of rows, as SwiGLU,
 E(x) = W₂(silu(W₁x) ⊙ W₃x). An expert without tokens is skipped, and one token costs only the weights of its own
@@ -14,7 +15,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 ROWS_AT_ONCE = 1024
@@ -62,7 +63,8 @@ def expert_mlp(x: Tensor, w13: Tensor, w2: Tensor, plan: Plan) -> Tensor:
         (M, D) outputs, unweighted, in the plan's order; row `plan.inverse[n, k]` is slot k of token n.
     """
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
-        return _mlp_op(x, w13, w2, plan.order, plan.counts)[0]
+        y: Tensor = _mlp_op(x, w13, w2, plan.order, plan.counts)[0]
+        return y
     with torch.autocast(x.device.type, enabled=False):
         return _mlp(x, w13, w2, plan.order, plan.counts, keep=False)[0]
 
@@ -179,7 +181,8 @@ def combine(table: Tensor, weights: Tensor, index: Tensor) -> Tensor:
     Returns:
         (N, D), Σ_k weights[n, k] · table[index[n, k]], in the dtype of `weights`.
     """
-    return _combine_op(table, weights, index)
+    y: Tensor = _combine_op(table, weights, index)
+    return y
 
 
 @torch.library.custom_op("luna_moc::combine", mutates_args=())
@@ -210,7 +213,7 @@ def _(grad: Tensor, table: Tensor, weights: Tensor, index: Tensor) -> tuple[Tens
     return torch.empty_like(table), torch.empty_like(weights)
 
 
-def _save_combine(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001
+def _save_combine(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs)
 
 

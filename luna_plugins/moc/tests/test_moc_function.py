@@ -39,8 +39,14 @@ def run(layer, x, segment_ids=None, *, train=False):
 @settings(max_examples=12, deadline=None)
 def test_fast_is_the_definition(make_layer, context, fusion, experts, top_k, tokens, heads, shared, balance, seed):
     layer = make_layer(
-        num_experts=experts, top_k=min(top_k, experts), context=context, fusion=fusion, context_heads=heads,
-        shared_dim=shared, balance=balance, seed=seed,
+        num_experts=experts,
+        top_k=min(top_k, experts),
+        context=context,
+        fusion=fusion,
+        context_heads=heads,
+        shared_dim=shared,
+        balance=balance,
+        seed=seed,
     ).double()
     x = torch.randn(2, tokens, 32, dtype=torch.float64)
     expected, _ = reference(layer, x.flatten(0, 1))
