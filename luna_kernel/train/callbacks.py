@@ -66,9 +66,10 @@ class JsonlTracker(Tracker):
             self._write(run, metrics)
 
     def end(self, run: TrainRun, reason: str) -> None:
-        """Write the measurement at the end, if the last line does not have it."""
+        """Write the measurement at the end on a line of its own, if the last line does not have it."""
         if run.step and run.evaluated_step == run.step and run.step % max(1, run.config.valid_every):
-            self._write(run, run.metrics)
+            measured = {name: value for name, value in run.metrics.items() if name.startswith("valid/")}
+            self._write(run, {"step": float(run.step), **measured})
 
     def _write(self, run: TrainRun, metrics: Mapping[str, float]) -> None:
         now = run.evaluated_step == run.step

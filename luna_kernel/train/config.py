@@ -89,8 +89,8 @@ class TrainConfig(BaseModel):
     """Seconds of training, validation and checkpoints included; the schedule is stretched to them. A run that is
     limited so cannot be repeated bit by bit."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute; `auto` takes the fastest there is, and says which."""
+    device: str = Field("auto", pattern=r"auto|cpu|mps|cuda(:\d{1,3})?")
+    """Where to compute: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes the fastest there is, and says which."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`bf16`: autocast to bfloat16, weights in float32. `auto`: bf16 where the processor computes in it, and says
     so."""

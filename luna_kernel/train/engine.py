@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from luna_kernel.base.errors import UsageError
+from luna_kernel.base.device import choose_device
 from luna_kernel.base.messages import catalogue
 from luna_kernel.data.batches import Batch
 
@@ -65,16 +65,19 @@ class Engine:
         Raises:
             UsageError: the device is not there.
         """
-        kind, why = choose_device(device)
-        native, reason = _has_bf16(kind)
+        chosen = choose_device(device)
+        native, reason = _has_bf16(torch.device(chosen.name).type)
         if precision == "auto":
             dtype = torch.bfloat16 if native else None
         else:
             dtype = torch.bfloat16 if precision == "bf16" else None
             reason = t("engine.asked")
         name = "bf16" if dtype is not None else "fp32"
-        choice = (t("engine.device", device=kind, reason=why), t("engine.precision", precision=name, reason=reason))
-        return cls(torch.device(kind), dtype, choice)
+        choice = (
+            t("engine.device", device=chosen.name, reason=chosen.reason),
+            t("engine.precision", precision=name, reason=reason),
+        )
+        return cls(torch.device(chosen.name), dtype, choice)
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of a forward pass."""
@@ -125,25 +128,6 @@ class Engine:
                     if parameter.grad is None:
                         parameter.grad = torch.zeros_like(parameter)
                     dist.all_reduce(parameter.grad)
-
-
-def choose_device(asked: str) -> tuple[str, str]:
-    """(device, why).
-
-    Raises:
-        UsageError: asked for by name and not there; says why.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if asked != "auto":
-        if not there[asked]:
-            built = torch.version.cuda is not None if asked == "cuda" else torch.backends.mps.is_built()
-            reason = t("engine.no_device" if built else "engine.not_built", device=asked, version=torch.__version__)
-            raise UsageError(t("engine.refused", device=asked, reason=reason), hint=t("engine.refused.hint"))
-        return asked, t("engine.asked")
-    for kind in ("cuda", "mps"):
-        if there[kind]:
-            return kind, t("engine.fastest")
-    return "cpu", t("engine.only_cpu")
 
 
 def _has_bf16(kind: str) -> tuple[bool, str]:

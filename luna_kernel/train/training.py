@@ -20,7 +20,8 @@ from luna_kernel.data.batches import Batches
 from luna_kernel.data.dialogue import DialogueTemplate
 from luna_kernel.data.tokenizer import Tokenizer
 from luna_kernel.model.blueprint import Blueprint
-from luna_kernel.model.checkpoint import open_model, save_model
+from luna_kernel.model.checkpoint import open_model
+from luna_kernel.model.checkpoint import save_model as write_model
 from luna_kernel.model.decoder import Decoder
 from luna_kernel.plugins import Plugins, load_plugins
 from luna_kernel.train import run_state
@@ -130,7 +131,7 @@ class _Training:
             )
             for line in found.lines():
                 say(line)
-        reason = train(run) if run.stop_reason() is None else "finished"
+        reason = "finished" if run.progress >= 1.0 else train(run)
         return self._finish(run, tokenizer, reason, resumed)
 
     def _make(self, kind: str, node: Node) -> Any:
@@ -255,8 +256,7 @@ class _Training:
             return None
         if self.earlier["stores"] != stores:
             raise UsageError(t("run.other_data", folder=self.folder), hint=t("run.other_config.hint"))
-        for _, folder in run_state.list_checkpoints(self.folder):
-            durable.recover(folder, marker=run_state.STATE)
+        run_state.tidy(self.folder)
         checkpoint, remarks = run_state.newest_checkpoint(self.folder)
         for remark in remarks:
             self.console.say(remark)
@@ -313,7 +313,7 @@ class _Training:
             "reason": reason,
             "metrics": {k: v for k, v in run.metrics.items() if k.startswith(("valid/", "loss/")) and v == v},
         }
-        save_model(target, run.model, plugins=self.plugins, tokenizer=tokenizer, extra={"training": facts})
+        write_model(target, run.model, plugins=self.plugins, tokenizer=tokenizer, extra={"training": facts})
         self.console.say(t("run.done", reason=t(f"reason.{reason}") if reason in REASONS else reason, folder=target))
         return TrainResult(
             run_dir=self.folder,
