@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# Spawned processes import functions of test modules as `tests.…`. Last, so that what is installed is tested.
+sys.path.append(str(Path(__file__).parents[1]))
+
 
 @pytest.fixture
 def fresh_python() -> Callable[[Path], Path]:

@@ -42,8 +42,8 @@ RECIPE: dict[str, Any] = {
 }
 """Fields of the training configuration, tuned for about a minute on two cores (docs/log.md)."""
 
-SECONDS = 55.0
-"""Training ends after so long even if steps are left; the schedule is stretched to what comes first."""
+USUAL_SECONDS = 60
+"""What the training takes on two quiet cores. It has no time limit: a model that knows half of it is of no use."""
 
 CHAT: dict[str, Any] = {"sampling": {"temperature": 0.2, "min_p": 0.1, "repetition_penalty": 1.0}, "thinking": True}
 """The manifest's `chat`: a model that knows few answers by heart must not be made to improvise."""
@@ -57,7 +57,7 @@ def corpus_files() -> list[str]:
     return sorted(str(path) for path in folder.glob("*.jsonl"))
 
 
-def demo_key(plugins: Plugins, seconds: float) -> str:
+def demo_key(plugins: Plugins, seconds: float | None) -> str:
     """16 hexadecimal digits over everything that shapes the model."""
     registry = plugins.registry
     layers = [
@@ -83,7 +83,7 @@ def demo_model(
     Args:
         plugins: their layers go into the model.
         say: told what happens.
-        seconds: of training; None for `SECONDS`. A model with another budget is another model.
+        seconds: of training at most; None for no limit. A model with another limit is another model.
         rebuild: make it anew.
         device: where to train.
 
@@ -91,9 +91,8 @@ def demo_model(
         KeyboardInterrupt: the training was interrupted; nothing is left of it.
         StorageError: the cache folder cannot be written.
     """
-    budget = SECONDS if seconds is None else seconds
     root = paths.cache_dir() / "demo"
-    folder = root / demo_key(plugins, budget)
+    folder = root / demo_key(plugins, seconds)
     if not rebuild and _is_whole(folder, say):
         return folder
     durable.make_folder(root)
@@ -101,8 +100,8 @@ def demo_model(
         if not rebuild and _is_whole(folder, say):
             return folder  # another process has made it meanwhile
         begin = time.monotonic()
-        say(t("demo.building", layers=", ".join(model_components(plugins.registry)) or t("demo.plain"), seconds=round(budget)))
-        _build(plugins, folder, budget, device)
+        say(t("demo.building", layers=", ".join(model_components(plugins.registry)) or t("demo.plain"), seconds=round(seconds or USUAL_SECONDS)))
+        _build(plugins, folder, seconds, device)
         say(t("demo.built", seconds=round(time.monotonic() - begin)))
     return folder
 
@@ -131,7 +130,7 @@ def _waiting_lock(path: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _build(plugins: Plugins, folder: Path, seconds: float, device: str) -> None:
+def _build(plugins: Plugins, folder: Path, seconds: float | None, device: str) -> None:
     """Train in a folder of its own and put the model in place, whole, with its `chat`."""
     from luna_kernel.train.config import NewModel, TrainConfig
     from luna_kernel.train.console import make_console

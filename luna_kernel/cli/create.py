@@ -11,11 +11,13 @@ import click  # isort: skip
 
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.base.threads import share_cores
 
 from .app import App
 
 if TYPE_CHECKING:
     from luna_kernel.data.tokenizer import Tokenizer
+    from luna_kernel.model.blueprint import Blueprint
     from luna_kernel.plugins import Registry
 
 t = catalogue(__package__)
@@ -36,6 +38,7 @@ t = catalogue(__package__)
 @click.pass_obj
 def create(app: App, **given: Any) -> None:
     """See the catalogue: `create.help`."""
+    share_cores()
     from luna_kernel.chat.models import model_path
     from luna_kernel.model.blueprint import Blueprint, model_components
     from luna_kernel.model.place import parse_overrides
@@ -69,35 +72,29 @@ def _tokenizer(app: App, registry: Registry, given: dict[str, Any]) -> Tokenizer
     if given["tokenizer"] is not None:
         return Tokenizer.load(given["tokenizer"])
     from luna_kernel.chat.demo import corpus_files
-    from luna_kernel.data.reading import read_path
+    from luna_kernel.train.corpus import Corpus
 
-    paths = given["train_data"] or corpus_files()
+    paths = list(given["train_data"]) or corpus_files()
     if not given["train_data"]:
         app.say(t("create.bundled"))
-
-    def texts() -> Any:
-        for reading in read_path(paths, registry):
-            for record in reading.result.records:
-                yield record.text or "\n".join(f"{message.thinking or ''}\n{message.content}" for message in record.messages)
-            for document in reading.result.documents:
-                yield document.text
-
-    return Tokenizer.train(texts(), given["vocab_size"])
+    corpus = Corpus.find(paths, registry)
+    return Tokenizer.train(corpus.texts(), given["vocab_size"])
 
 
-def _save(app: App, blueprint: Any, tokenizer: Tokenizer, folder: Path, seed: int) -> None:
+def _save(app: App, blueprint: Blueprint, tokenizer: Tokenizer, folder: Path, seed: int) -> None:
     """Build, save, and print the table of blocks."""
     import torch
 
     from luna_kernel.model.checkpoint import save_model
     from luna_kernel.model.decoder import Decoder
-    from luna_kernel.model.summary import describe, summarize
+    from luna_kernel.model.table import block_table
 
+    registry = app.plugins().registry
+    shown = block_table(blueprint, registry)
     torch.manual_seed(seed)
-    model = Decoder(blueprint, app.plugins().registry)
-    save_model(folder, model, plugins=app.plugins(), tokenizer=tokenizer)
+    save_model(folder, Decoder(blueprint, registry), plugins=app.plugins(), tokenizer=tokenizer)
     if app.json:
-        app.emit({"name": folder.name, "folder": str(folder), **summarize(model)})
+        app.emit({"name": folder.name, "folder": str(folder), **shown.to_json()})
         return
-    app.write(describe(model))
+    app.write(shown.render())
     app.say(t("create.done", folder=folder, name=folder.name))

@@ -11,7 +11,7 @@ from luna_kernel.base.messages import catalogue
 
 t = catalogue(__package__)
 
-TEMPLATE = Path(__file__).parent / "template"
+TEMPLATE = Path(__file__).parent / "plugin-template"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _LAST = "pyproject.toml"
 _LEFT_OUT = ("__pycache__", ".egg-info", ".pytest_cache", "build")

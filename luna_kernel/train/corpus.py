@@ -107,7 +107,8 @@ def split_tail(records: Sequence[Record], fraction: float) -> tuple[list[Record]
         index = max(texts, key=lambda i: len(records[i].text or ""))
         text = records[index].text or ""
         at = len(text) - math.ceil(len(text) * fraction)
-        cut = max(text.rfind("\n", 0, at), text.rfind(" ", max(0, at - 200), at)) + 1
+        line = text.rfind("\n", 0, at) + 1
+        cut = line if line > at - at // 10 else text.rfind(" ", 0, at) + 1
         if len(text) >= SPLIT_TAIL_CHARACTERS and cut > len(text) // 2:
             head, tail = replace(records[index], text=text[:cut]), replace(records[index], text=text[cut:])
             return [*records[:index], head, *records[index + 1 :]], [tail]

@@ -73,7 +73,10 @@ class Engine:
             dtype = torch.bfloat16 if precision == "bf16" else None
             reason = t("engine.asked")
         name = "bf16" if dtype is not None else "fp32"
-        choice = (t("engine.device", device=chosen.name, reason=chosen.reason), t("engine.precision", precision=name, reason=reason))
+        choice = (
+            t("engine.device", device=chosen.name, reason=chosen.reason),
+            t("engine.precision", precision=name, reason=reason),
+        )
         return cls(torch.device(chosen.name), dtype, choice)
 
     def autocast(self) -> AbstractContextManager[object]:

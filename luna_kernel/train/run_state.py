@@ -99,6 +99,14 @@ def load_checkpoint(folder: Path, *, verify: bool = True) -> Checkpoint:
     return Checkpoint(folder, state, load_file(folder / MODEL), load_file(folder / OPTIMIZER))
 
 
+def tidy(run_dir: Path) -> None:
+    """Finish or undo what a killed process left of checkpoints; call before looking for the newest."""
+    for _, folder in list_checkpoints(run_dir):
+        durable.recover(folder, marker=STATE)
+    if (run_dir / "checkpoints").is_dir():
+        durable.sweep(run_dir / "checkpoints")
+
+
 def newest_checkpoint(run_dir: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint, or None; and what is wrong with newer ones, for people.
 

@@ -131,7 +131,7 @@ class _Training:
             )
             for line in found.lines():
                 say(line)
-        reason = train(run) if run.stop_reason() is None else "finished"
+        reason = "finished" if run.progress >= 1.0 else train(run)
         return self._finish(run, tokenizer, reason, resumed)
 
     def _make(self, kind: str, node: Node) -> Any:
@@ -256,8 +256,7 @@ class _Training:
             return None
         if self.earlier["stores"] != stores:
             raise UsageError(t("run.other_data", folder=self.folder), hint=t("run.other_config.hint"))
-        for _, folder in run_state.list_checkpoints(self.folder):
-            durable.recover(folder, marker=run_state.STATE)
+        run_state.tidy(self.folder)
         checkpoint, remarks = run_state.newest_checkpoint(self.folder)
         for remark in remarks:
             self.console.say(remark)

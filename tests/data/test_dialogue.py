@@ -62,7 +62,9 @@ def test_plain_text_ends_with_the_end_token(template, tokenizer):
 
 
 def test_the_template_is_saved_with_the_tokenizer(tokenizer, tmp_path):
-    other = Tokenizer(tokenizer.to_json(), {**tokenizer.dialogue, "roles": {**tokenizer.dialogue["roles"], "system": "<|user|>"}})
+    other = Tokenizer(
+        tokenizer.to_json(), {**tokenizer.dialogue, "roles": {**tokenizer.dialogue["roles"], "system": "<|user|>"}}
+    )
     other.save(tmp_path)
     ids, mask = DialogueTemplate(Tokenizer.load(tmp_path)).render(TALK[:1])
     assert DialogueTemplate(other).show(ids, mask) == "<|user|>Seja breve.<|end|>"

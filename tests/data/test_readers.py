@@ -85,7 +85,11 @@ def test_lines_end_at_newlines_only_and_each_has_its_encoding():
     assert [r.text for r in JsonlReader().read(wide, "f").records] == ["não", "sim"]
 
 
-@given(st.lists(st.sampled_from(['{"text": "a"}', "{", "", "  ", '{"text": 1}', "x" * 50, '{"text": "\u00e7"}']), max_size=40))
+@given(
+    st.lists(
+        st.sampled_from(['{"text": "a"}', "{", "", "  ", '{"text": 1}', "x" * 50, '{"text": "\u00e7"}']), max_size=40
+    )
+)
 @settings(max_examples=80, deadline=None)
 def test_rows_in_are_records_and_reported(lines):
     result = jsonl(*lines)
@@ -95,7 +99,12 @@ def test_rows_in_are_records_and_reported(lines):
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
 def test_csv_as_excel_and_others_write_it(delimiter, encoding):
-    rows = [["pergunta", "resposta"], ["Você é?", '"Sou, ""sim""; claro"'], ["Duas", '"linhas\naqui"'], ["5\" de tela", "ok"]]
+    rows = [
+        ["pergunta", "resposta"],
+        ["Você é?", '"Sou, ""sim""; claro"'],
+        ["Duas", '"linhas\naqui"'],
+        ['5" de tela', "ok"],
+    ]
     text = "\r\n".join(delimiter.join(row) for row in rows)
     result = CsvReader().read(text.encode(encoding), "f.csv")
     assert result.bad == []

@@ -18,7 +18,15 @@ from luna_kernel.train.objectives import LanguageModeling
 from luna_kernel.train.optimizers import named_parameters
 
 VOCAB = 48
-DIMS = {"d_model": 16, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8, "ffn_dim": 32, "max_positions": 64}
+DIMS = {
+    "d_model": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "num_kv_heads": 1,
+    "head_dim": 8,
+    "ffn_dim": 32,
+    "max_positions": 64,
+}
 
 
 @pytest.fixture(autouse=True)

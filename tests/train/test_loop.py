@@ -191,7 +191,9 @@ def test_each_group_keeps_its_own_rate(make_run, make_model, tmp_path):
 
 def test_early_stopping_and_the_best_checkpoint(make_run, tmp_path):
     stopping = EarlyStopping(2)
-    run = make_run(tmp_path, callbacks=[stopping], valid=True, valid_every=1, max_steps=50, keep_last=1, checkpoint_every=1)
+    run = make_run(
+        tmp_path, callbacks=[stopping], valid=True, valid_every=1, max_steps=50, keep_last=1, checkpoint_every=1
+    )
     values = iter([3.0, 2.0, 2.5, 2.4, 1.0])
 
     def measured(*args, **kwargs):
@@ -219,7 +221,9 @@ def test_budget_is_whatever_ends_first(make_run, tmp_path):
 
 
 def test_metrics_file_goes_on_after_a_resume(make_run, tmp_path):
-    run = make_run(tmp_path, callbacks=[JsonlTracker()], log_every=1, max_steps=8, checkpoint_every=5, valid=True, valid_every=4)
+    run = make_run(
+        tmp_path, callbacks=[JsonlTracker()], log_every=1, max_steps=8, checkpoint_every=5, valid=True, valid_every=4
+    )
     train(run)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 9))
