@@ -3,8 +3,8 @@
     python benchmarks/layers/moc.py --d 512 --tokens 1024 --batch 4 --threads 1
 
 Forward and backward of one layer. `dense`: SwiGLU as wide as the experts that work on a token. `plain MoE`: sort and
-group, written with ordinary operations. `Mixtral`: transformers' layer, where it is installed. `straightforward MoC`: the
-full form as one writes it first, all experts in a loop and nn.MultiheadAttention over them.
+group, written with ordinary operations. `Mixtral`: transformers' layer, where it is installed. `straightforward MoC`:
+the full form as one writes it first, all experts in a loop and nn.MultiheadAttention over them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from luna_plugin_moc.config import MoCConfig
 from luna_plugin_moc.layer import CollaborativeExperts
 from side_by_side import print_table, rounds, saved_bytes
@@ -52,10 +52,10 @@ class PlainMoE(nn.Module):
         weights = (weights / weights.sum(-1, keepdim=True)).flatten()
         order = ids.flatten().argsort(stable=True)
         counts = torch.bincount(ids.flatten(), minlength=len(self.experts)).tolist()
-        out = torch.zeros(flat.shape, dtype=torch.float32)
+        out = torch.zeros_like(flat, dtype=torch.float32)
         for expert, pairs in zip(self.experts, order.split(counts), strict=True):
             rows = pairs // self.top_k
-            out = out.index_add(0, rows, expert(flat[rows]) * weights[pairs, None])
+            out = out.index_add(0, rows, (expert(flat[rows]) * weights[pairs, None]).float())
         return out.view_as(x)
 
 
@@ -89,7 +89,9 @@ def mixtral(d: int, hidden: int, experts: int, top_k: int, how: str) -> nn.Modul
         from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
     except ImportError:
         return None
-    config = MixtralConfig(hidden_size=d, intermediate_size=hidden, num_local_experts=experts, num_experts_per_tok=top_k)
+    config = MixtralConfig(
+        hidden_size=d, intermediate_size=hidden, num_local_experts=experts, num_experts_per_tok=top_k
+    )
     config._experts_implementation = how
     layer: nn.Module = MixtralSparseMoeBlock(config)
     for parameter in layer.parameters():
@@ -105,6 +107,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--experts", type=int, default=8)
     parser.add_argument("--top-k", type=int, default=2)
+    parser.add_argument("--hidden", type=int, help="hidden width of one expert; default 3 d")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=["fp32", "bf16", "both"], default="both")
@@ -112,16 +115,17 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    d, heads, width = args.d, max(args.d // 64, 1), args.d * 3
+    d, heads = args.d, max(args.d // 64, 1)
+    expert = args.hidden or 3 * d
+    width = args.top_k * expert
     dims = Dims(0, d, 8, heads, heads, d // heads, width, args.tokens)
-    expert = width // args.top_k
     sparse = {"num_experts": args.experts, "top_k": args.top_k, "expert_dim": expert}
 
     def moc(**fields: object) -> nn.Module:
         return CollaborativeExperts(MoCConfig.model_validate({**sparse, **fields}), dims)
 
     layers: dict[str, nn.Module] = {
-        "dense": Dense(d, expert * args.top_k),
+        "dense": Dense(d, width),
         "plain MoE": PlainMoE(d, expert, args.experts, args.top_k),
         "moc none+sum": moc(context="none", fusion="sum"),
         "moc low_rank+sum": moc(context="low_rank", fusion="sum"),
@@ -151,12 +155,12 @@ def main() -> None:
 
         def step(layer: nn.Module) -> Callable[[], None]:
             def run() -> None:
-                layer.zero_grad(set_to_none=False)
+                layer.zero_grad()
                 forward(layer).backward()
 
             return run
 
-        times = rounds({key: step(layer) for key, layer in layers.items()}, args.rounds)
+        times = rounds({key: step(layer) for key, layer in layers.items()}, args.rounds, args.threads)
         parameters = {p.untyped_storage().data_ptr() for layer in layers.values() for p in layer.parameters()}
         notes = {}
         for key, layer in layers.items():

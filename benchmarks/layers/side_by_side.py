@@ -10,19 +10,25 @@ import torch
 from torch import Tensor
 
 
-def rounds(cases: Mapping[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
-    """Seconds of each case in each round; one warm-up round, then the cases in turn."""
+def rounds(cases: Mapping[str, Callable[[], object]], count: int, threads: int) -> dict[str, list[float]]:
+    """Seconds of each case in each round; one warm-up round, then the cases in turn.
+
+    With one thread they are the processor's seconds of this process, which a busy neighbour disturbs less.
+    """
+    clock = time.process_time if threads == 1 else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(count + 1):
         for name, case in cases.items():
-            start = time.perf_counter()
+            start = clock()
             case()
             if number:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return times
 
 
-def print_table(title: str, times: Mapping[str, list[float]], base: str, extra: Mapping[str, str] | None = None) -> None:
+def print_table(
+    title: str, times: Mapping[str, list[float]], base: str, extra: Mapping[str, str] | None = None
+) -> None:
     """Median seconds, and the ratio to `base` round by round: median, lowest and highest."""
     print(f"\n{title}")
     width = max(map(len, times))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,3 +177,22 @@ class ExtractiveGenerator(Generator):
 
     name = "extractive"
     grounds_itself = True
+
+    def generate(self, turn: Turn, stop: Callable[[], bool]) -> Iterator[Event]:
+        """Stream the quoted sentences word by word, and leave their citations in the turn."""
+        from luna_kernel.chat.extract import best_sentences
+
+        quotes = best_sentences(turn.query, turn.passages)
+        turn.usage = {"prompt_tokens": 0, "completion_tokens": 0}
+        if not quotes:
+            turn.stop_reason = "no_answer"
+            yield Text(t("answer.none"))
+            return
+        turn.citations = quotes
+        answer = " ".join(f"{' '.join(quote.text.split())} [{quote.number}]" for quote in quotes)
+        for piece in re.findall(r"\S+\s*", answer):
+            if stop():
+                turn.stop_reason = "interrupted"
+                return
+            yield Text(piece)
+        turn.stop_reason = "end"

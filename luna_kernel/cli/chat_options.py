@@ -11,7 +11,7 @@ import click
 
 from luna_kernel.base.messages import catalogue
 
-from .options import debug_option, device_option, json_option, option, plugins_option
+from .options import device_option, json_option, option, plugins_option
 
 if TYPE_CHECKING:
     from luna_kernel.base.settings import Settings
@@ -73,7 +73,7 @@ def chat_options(function: F) -> F:
             option("--stop", multiple=True, help=lambda: t("run.stop")),
             device_option,
             json_option,
-            debug_option,
+
         )
     ):
         function = decorate(function)

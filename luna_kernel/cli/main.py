@@ -48,20 +48,24 @@ class LunaGroup(Command, click.Group):
             app = App(selection=language.peek(args, "--plugins"), json="--json" in args, debug="--debug" in args)
             if not standalone_mode:
                 return super().main(args, prog_name or "luna", complete_var, standalone_mode=False, obj=app, **extra)
-            sys.exit(self._run(args, prog_name or "luna", app, {"complete_var": complete_var, **extra}))
+            status = self._run(args, prog_name or "luna", app, {"complete_var": complete_var, **extra})
+            try:
+                sys.stdout.flush()
+            except OSError:  # reported already; without this Python would try again at its end, and say so
+                close_quietly()
+                status = status or 1
+        sys.exit(status)
 
     def _run(self, args: list[str], prog_name: str, app: App, extra: dict[str, Any]) -> int:
         try:
             value = super().main(args, prog_name, standalone_mode=False, obj=app, **extra)
             sys.stdout.flush()
         except BrokenPipeError:
-            close_quietly()
             return 0
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the one place where every error ends
             try:
                 return report(error, app)
             except BrokenPipeError:
-                close_quietly()
                 return 1
         # `ctx.exit(n)` and a verb's own `return n` both arrive here.
         return value if isinstance(value, int) and not isinstance(value, bool) else 0

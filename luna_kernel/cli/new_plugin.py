@@ -11,7 +11,7 @@ from luna_kernel.base.messages import catalogue
 
 t = catalogue(__package__)
 
-TEMPLATE = Path(__file__).parent / "template"
+TEMPLATE = Path(__file__).parent / "plugin-template"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _LAST = "pyproject.toml"
 _LEFT_OUT = ("__pycache__", ".egg-info", ".pytest_cache", "build")
@@ -31,7 +31,8 @@ def make_plugin(name: str, folder: Path | None, *, installed: set[str]) -> Path:
         raise UsageError(t("plugins.new.bad_name", name=name), hint=t("plugins.new.bad_name.hint"))
     if name in installed or name in known_plugins():
         raise UsageError(t("plugins.new.taken", name=name), hint=t("plugins.new.taken.hint"))
-    target = folder if folder is not None else Path(f"luna-plugin-{name}")
+    distribution = f"luna-plugin-{name.replace('_', '-')}"
+    target = folder if folder is not None else Path(distribution)
     if target.exists():
         raise UsageError(t("plugins.new.exists", folder=target), hint=t("plugins.new.exists.hint"))
     title = "".join(part.capitalize() for part in name.split("_"))
@@ -42,6 +43,8 @@ def make_plugin(name: str, folder: Path | None, *, installed: set[str]) -> Path:
                 continue
             place = new / str(relative).replace("xyz", name)
             make_folder(place.parent)
-            text = file.read_text(encoding="utf-8").replace("xyz", name).replace("Xyz", title)
+            text = file.read_text(encoding="utf-8")
+            for old, now in (("luna-plugin-xyz", distribution), ("xyz", name), ("Xyz", title)):
+                text = text.replace(old, now)
             write_text(place, text)
     return target

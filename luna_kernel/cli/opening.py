@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from luna_kernel.base.device import choose_device
 from luna_kernel.base.errors import LunaError, UsageError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.base.threads import share_cores
 from luna_kernel.chat.session import Session, SessionOptions, clean_query
 from luna_kernel.chat.store import SessionStore
 from luna_kernel.contracts.chat import Generator, Sampling
@@ -33,6 +34,7 @@ def open_session(app: App, request: ChatRequest) -> Session:
         LunaError: see the parts: documents, persona, steps, device, model, store.
     """
     begin = time.perf_counter()
+    share_cores()
     check_request(app, request)
     device = choose_device(request.settings.device)
     if request.settings.threads:

@@ -100,8 +100,7 @@ def block_table(blueprint: Blueprint, registry: Registry, context_length: int | 
             names[node.get("slot", "ffn")].append(node["name"])
         block = model.blocks[index]
         assert isinstance(block, Block)
-        costs = [_flops(part, length) for part in (block.mixer, block.ffn, *block.modulators)]
-        flops = sum(costs)
+        flops = sum(_flops(part, length) for part in (block.mixer, block.ffn, *block.modulators))
         rows.append(Row(str(index), " + ".join(names["mixer"]), " + ".join(names["ffn"]), _count(block), flops))
     rows.append(Row("norm", "", "", _count(model.norm), 0.0))
     head = 0 if model.head is None else _count(model.head)

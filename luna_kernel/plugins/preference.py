@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from pathlib import Path
 
 from luna_kernel.base.errors import ConfigError
 from luna_kernel.base.messages import catalogue
@@ -34,5 +36,7 @@ def preferred_selection() -> Selection:
             raise ConfigError(
                 t("preference.code", file=file, path=selection.files[0]), hint=t("preference.code.hint", text=value)
             )
-        return selection
+        # In the user's own settings a path is relative to that file, wherever Luna is started.
+        files = tuple(str(file.parent / Path(path).expanduser()) for path in selection.files)
+        return replace(selection, files=files)
     return Selection()

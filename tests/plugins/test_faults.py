@@ -1,4 +1,4 @@
-"""Bad plugins, really installed. Merely installed: listed with the reason, all else works. Named: exit 2 and a reason."""
+"""Bad plugins, really installed. Merely so: listed with the reason, all else works. Named: exit 2 and the reason."""
 
 from __future__ import annotations
 

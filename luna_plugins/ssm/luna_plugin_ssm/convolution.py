@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
-TOKENS_AT_ONCE = 64
+NUMBERS_AT_ONCE = 1 << 17
+"""Numbers in one stretch of all rows of the batch."""
 
 
 def convolve(u: Tensor, before: Tensor, weight: Tensor, bias: Tensor, runs: Tensor | None) -> Tensor:
@@ -42,16 +43,15 @@ def _same_run(runs: Tensor | None, width: int) -> list[Tensor | None]:
         return [None] * width
     longer = F.pad(runs, (width - 1, 0))
     length = runs.shape[1]
-    return [
-        (longer[:, width - 1 - j : width - 1 - j + length] == runs)[..., None] if j else None for j in range(width)
-    ]
+    return [(longer[:, width - 1 - j : width - 1 - j + length] == runs)[..., None] if j else None for j in range(width)]
 
 
 def _stretches(u: Tensor, before: Tensor, exact: torch.dtype) -> Any:
     """For each stretch of tokens: its slice, and its inputs (B, W-1 + stretch, C) with those before it."""
     reach = before.shape[1]
-    for start in range(0, u.shape[1], TOKENS_AT_ONCE):
-        part = slice(start, min(start + TOKENS_AT_ONCE, u.shape[1]))
+    size = max(NUMBERS_AT_ONCE // (u.shape[0] * u.shape[2]), 2 * reach, 1)
+    for start in range(0, u.shape[1], size):
+        part = slice(start, min(start + size, u.shape[1]))
         if start >= reach:
             yield part, u[:, start - reach : part.stop].to(exact)
         else:
@@ -67,7 +67,9 @@ def _filter(inputs: Tensor, weight: Tensor, bias: Tensor, same: list[Tensor | No
         mask = same[j]
         if mask is not None:
             shifted = shifted * mask[:, part]
-        total = torch.addcmul(total, shifted, weight[:, -1 - j]) if j == 0 else total.addcmul_(shifted, weight[:, -1 - j])
+        total = (
+            torch.addcmul(total, shifted, weight[:, -1 - j]) if j == 0 else total.addcmul_(shifted, weight[:, -1 - j])
+        )
     return total
 
 

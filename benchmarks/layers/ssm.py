@@ -1,0 +1,140 @@
+"""The state-space mixer and the hybrid beside causal attention and others' code.
+
+    python benchmarks/layers/ssm.py --d 512 --tokens 1024 --batch 4 --threads 1
+    python benchmarks/layers/ssm.py --d 512 --tokens 8192 --batch 1 --threads 1
+    python benchmarks/layers/ssm.py --decode
+
+Forward and backward of one layer; `attention` is the kernel's own, with rotary positions. `Mamba2`: transformers' layer
+on its path without CUDA kernels, where transformers is installed. `--decode`: seconds per token after short
+and long texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from luna_plugin_ssm.config import HybridConfig, StateSpaceConfig
+from luna_plugin_ssm.hybrid import Hybrid
+from luna_plugin_ssm.layer import StateSpace
+from side_by_side import print_table, rounds, saved_bytes
+from torch import Tensor, nn
+
+from luna_kernel.contracts.layers import Context, Dims, Layer
+from luna_kernel.model.attention import Attention
+from luna_kernel.model.attention_config import AttentionConfig
+from luna_kernel.model.rope import RotaryPosition
+from luna_kernel.model.rope_config import RotaryConfig
+
+
+def mamba2(d: int, chunk: int) -> nn.Module | None:
+    """Transformers' Mamba-2 mixer of the same sizes, or None without transformers."""
+    try:
+        from transformers import Mamba2Config
+        from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
+    except ImportError:
+        return None
+    config = Mamba2Config(
+        hidden_size=d, num_heads=2 * d // 64, head_dim=64, state_size=64, n_groups=1, expand=2, chunk_size=chunk
+    )
+    layer: nn.Module = Mamba2Mixer(config, layer_idx=0)
+    return layer
+
+
+def make_layers(d: int, tokens: int, chunk: int, peers: bool) -> tuple[dict[str, nn.Module], RotaryPosition]:
+    """The layers to compare and the positions that attention uses."""
+    heads = max(d // 64, 1)
+    dims = Dims(0, d, 8, heads, heads, d // heads, 3 * d, tokens)
+    ssm = StateSpaceConfig(chunk_size=chunk)
+    layers: dict[str, nn.Module] = {
+        "attention": Attention(AttentionConfig(), dims),
+        "ssm": StateSpace(ssm, dims),
+        "ssm, expand 2, N 64": StateSpace(ssm.model_copy(update={"expand": 2, "state_dim": 64}), dims),
+        "hybrid": Hybrid(HybridConfig(ssm=ssm), dims),
+    }
+    other = mamba2(d, chunk) if peers else None
+    if other is not None:
+        layers["Mamba2 of transformers"] = other
+    return layers, RotaryPosition(RotaryConfig(), dims)
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Forward and backward."""
+    layers, position = make_layers(args.d, args.tokens, args.chunk, not args.no_peers)
+    x = torch.randn(args.batch, args.tokens, args.d)
+    positions = torch.arange(args.tokens).expand(args.batch, -1)
+    for name, low in (("fp32", False), ("bf16", True)):
+        if args.dtype not in (name, "both"):
+            continue
+
+        def forward(layer: nn.Module, low: bool = low) -> Tensor:
+            inputs = x.clone().requires_grad_()
+            with torch.autocast("cpu", torch.bfloat16, enabled=low):
+                own = isinstance(layer, Layer)
+                y: Tensor = layer(inputs, Context(positions, position=position)) if own else layer(inputs)
+                return y.float().square().mean()
+
+        def step(layer: nn.Module) -> Callable[[], None]:
+            def run() -> None:
+                layer.zero_grad()
+                forward(layer).backward()
+
+            return run
+
+        times = rounds({key: step(layer) for key, layer in layers.items()}, args.rounds, args.threads)
+        parameters = {p.untyped_storage().data_ptr() for layer in layers.values() for p in layer.parameters()}
+        notes = {}
+        for key, layer in layers.items():
+            notes[key] = f"keeps {saved_bytes(lambda layer=layer: forward(layer), parameters) / 2**20:7.1f} MiB"
+            if isinstance(layer, Layer):
+                notes[key] += f", {layer.flops_per_token(args.tokens) / 1e6:.2f} MFLOP per token forward"
+        title = f"{name}, d {args.d}, T {args.tokens}, B {args.batch}, {args.threads} thread(s), forward + backward"
+        print_table(title + ", against attention", times, "attention", notes)
+
+
+@torch.no_grad()
+def decode(args: argparse.Namespace) -> None:
+    """Seconds per decoded token after a text of each length."""
+    lengths = (1024, 65536)
+    layers, position = make_layers(args.d, max(lengths) + 1024, args.chunk, peers=False)
+    cases: dict[str, Callable[[], object]] = {}
+    for key in ("attention", "ssm"):
+        layer = layers[key]
+        assert isinstance(layer, Layer)
+        for length in lengths:
+            state = layer.make_state(1, length + 4096, torch.float32, torch.device("cpu"))
+            for start in range(0, length, 1024):
+                places = torch.arange(start, start + 1024)[None]
+                layer(torch.randn(1, 1024, args.d), Context(places, position=position, state=state))
+            token, place = torch.randn(1, 1, args.d), torch.tensor([[length]])
+
+            def run(layer: Layer = layer, state: object = state, token: Tensor = token, place: Tensor = place) -> None:
+                for _ in range(100):
+                    layer(token, Context(place, position=position, state=state))
+
+            cases[f"{key} after {length}"] = run
+    times = rounds(cases, args.rounds, args.threads)
+    print_table("100 decoded tokens, fp32", times, "ssm after 1024")
+
+
+def main() -> None:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--d", type=int, default=512)
+    parser.add_argument("--tokens", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--chunk", type=int, default=StateSpaceConfig().chunk_size)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", choices=["fp32", "bf16", "both"], default="both")
+    parser.add_argument("--decode", action="store_true")
+    parser.add_argument("--no-peers", action="store_true", help="leave transformers' layer out (it is slow)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    decode(args) if args.decode else compare(args)
+
+
+if __name__ == "__main__":
+    main()

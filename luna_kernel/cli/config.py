@@ -1,0 +1,57 @@
+"""`luna config show`: every setting, its value and where it comes from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .options import Command, json_option, option  # first: it binds click's texts
+
+import click  # isort: skip
+
+from luna_kernel.base import paths
+from luna_kernel.base.messages import catalogue
+
+from .app import App
+from .tables import table
+
+t = catalogue(__package__)
+
+
+class _Group(Command, click.Group):
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return ["show"]
+
+
+@click.group(cls=_Group, help=lambda: t("config.help"))
+def config() -> None:
+    """See the catalogue: `config.help`."""
+
+
+@config.command("show", cls=Command, help=lambda: t("config.show.help"))
+@option("--origin", is_flag=True, help=lambda: t("config.origin"))
+@json_option
+@click.pass_obj
+def show(app: App, *, origin: bool) -> None:
+    """Print the settings."""
+    from luna_kernel.base.settings import Settings
+
+    settings = Settings(plugins=app.selection)
+    values: dict[str, Any] = settings.model_dump(mode="json", exclude={"plugins_config"})
+    for name, fields in settings.plugins_config.items():
+        values[f"plugin.{name}"] = fields
+    origins = settings.origins()
+    folders = {
+        "config": str(paths.config_dir()),
+        "data": str(paths.data_dir()),
+        "state": str(paths.state_dir()),
+        "cache": str(paths.cache_dir()),
+    }
+    if app.json:
+        app.emit({"settings": values, "folders": folders, **({"origins": origins} if origin else {})})
+        return
+    rows = []
+    for name, value in values.items():
+        row = [name, "-" if value is None else str(value)]
+        rows.append([*row, origins[name]] if origin else row)
+    app.write(table(rows))
+    app.write("\n" + table([[t(f"config.folder.{name}"), folder] for name, folder in folders.items()]))

@@ -1,0 +1,262 @@
+"""An inverted index in numpy: which items hold a term, and how often. What lexical retrievers are made of.
+
+It holds counts only; what they are worth (BM25, TF-IDF) its user computes. Items come and go at any time: new ones
+form segments that are merged as they pile up, so that adding costs in proportion to what is added; removed ones are
+marked, skipped, and dropped when segments merge. What a term's rarity is follows from the living items alone, so an
+index that grew and shrank gives the very figures of one built at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from luna_kernel.base import durable
+from luna_kernel.base.errors import IntegrityError
+from luna_kernel.base.messages import catalogue
+
+Ints = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+
+_FILE = "postings.safetensors"
+_t = catalogue("luna_kernel.base")
+
+
+class Vocabulary:
+    """Terms and their numbers, in the order in which they came."""
+
+    def __init__(self, terms: Iterable[str] = ()) -> None:
+        self.terms = list(terms)
+        self.numbers = {term: number for number, term in enumerate(self.terms)}
+
+    def add(self, term: str) -> int:
+        """The term's number, a new one if it is unknown."""
+        number = self.numbers.get(term)
+        if number is None:
+            number = self.numbers[term] = len(self.terms)
+            self.terms.append(term)
+        return number
+
+    def __len__(self) -> int:
+        return len(self.terms)
+
+
+@dataclass
+class Segment:
+    """Postings of some rows, sorted by term: those of `terms[i]` are at `starts[i]:starts[i + 1]`."""
+
+    terms: Ints
+    """int32 (V,), ascending."""
+    starts: Ints
+    """int64 (V + 1,)."""
+    rows: Ints
+    """int32 (P,), ascending within a term."""
+    counts: Ints
+    """uint16 (P,)."""
+
+    def find(self, term: int) -> slice:
+        """Where the postings of `term` are; an empty slice if there are none."""
+        place = int(np.searchsorted(self.terms, term))
+        if place == len(self.terms) or self.terms[place] != term:
+            return slice(0, 0)
+        return slice(int(self.starts[place]), int(self.starts[place + 1]))
+
+    def term_of_posting(self) -> Ints:
+        """int32 (P,): the term of each posting."""
+        return np.repeat(self.terms, np.diff(self.starts))
+
+
+def make_segment(terms: Ints, rows: Ints, counts: Ints) -> Segment:
+    """A segment from parallel arrays (P,) whose rows ascend."""
+    order = np.argsort(terms, kind="stable")
+    terms, rows, counts = terms[order], rows[order], counts[order]
+    unique, starts = np.unique(terms, return_index=True)
+    return Segment(unique.astype(np.int32), np.append(starts, len(terms)).astype(np.int64), rows, counts)
+
+
+class Postings:
+    """The index. Rows are positions in `ids`; `version` grows with every change, for what users keep computed."""
+
+    def __init__(self) -> None:
+        self.ids: Ints = np.zeros(0, np.int64)
+        self.lengths: Ints = np.zeros(0, np.int32)
+        """Number of terms in each row, with repetitions."""
+        self.alive: Ints = np.zeros(0, np.bool_)
+        self.segments: list[Segment] = []
+        self.version = 0
+        self._rows: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def live_ids(self) -> set[int]:
+        """Ids of the living items."""
+        return set(self._rows)
+
+    def add(self, ids: Sequence[int], items: Sequence[Ints]) -> None:
+        """Add items, each an array of the numbers of its terms (with repetitions, in any order).
+
+        Raises:
+            ValueError: an id is negative, there already, or given twice; nothing was added.
+        """
+        fresh: set[int] = set()
+        for item_id in ids:
+            if item_id < 0 or item_id in self._rows or item_id in fresh:
+                raise ValueError(f"id {item_id} is negative or not new")
+            fresh.add(item_id)
+        if len(ids) != len(items):
+            raise ValueError(f"{len(ids)} ids for {len(items)} items")
+        if not ids:
+            return
+        first = len(self.ids)
+        terms, counts, sizes = [], [], []
+        for item in items:
+            unique, times = np.unique(item, return_counts=True)
+            terms.append(unique.astype(np.int32))
+            counts.append(np.minimum(times, 65535).astype(np.uint16))
+            sizes.append(len(unique))
+        rows = np.repeat(np.arange(first, first + len(ids), dtype=np.int32), sizes)
+        self.segments.append(make_segment(np.concatenate(terms), rows, np.concatenate(counts)))
+        self.ids = np.append(self.ids, np.asarray(ids, np.int64))
+        self.lengths = np.append(self.lengths, np.asarray([len(item) for item in items], np.int32))
+        self.alive = np.append(self.alive, np.ones(len(ids), np.bool_))
+        self._rows.update(zip(ids, range(first, first + len(ids)), strict=True))
+        self.version += 1
+        while len(self.segments) > 1 and len(self.segments[-1].rows) * 4 > len(self.segments[-2].rows):
+            self.segments[-2:] = [self._merged(self.segments[-2:])]
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Remove items; unknown ids are ignored."""
+        rows = [row for row in (self._rows.pop(item_id, None) for item_id in ids) if row is not None]
+        if not rows:
+            return
+        self.alive[rows] = False
+        self.version += 1
+        if len(self._rows) * 2 < len(self.ids):
+            self.compact()
+
+    def compact(self) -> None:
+        """One segment, without what was removed."""
+        if len(self.segments) <= 1 and len(self._rows) == len(self.ids):
+            return
+        merged = self._merged(self.segments)
+        keep = np.flatnonzero(self.alive)
+        moved = np.cumsum(self.alive, dtype=np.int64) - 1
+        merged.rows = moved[merged.rows].astype(np.int32)
+        self.segments = [merged]
+        self.ids, self.lengths, self.alive = self.ids[keep], self.lengths[keep], self.alive[keep]
+        self._rows = {int(item_id): row for row, item_id in enumerate(self.ids)}
+        self.version += 1
+
+    def _merged(self, segments: Sequence[Segment]) -> Segment:
+        terms = np.concatenate([segment.term_of_posting() for segment in segments])
+        rows = np.concatenate([segment.rows for segment in segments])
+        counts = np.concatenate([segment.counts for segment in segments])
+        living = self.alive[rows]
+        return make_segment(terms[living], rows[living], counts[living])
+
+    def find(self, term: int) -> tuple[Ints, Ints]:
+        """(rows, counts) of the living items that hold `term`, rows ascending."""
+        rows, counts = [], []
+        for segment in self.segments:
+            place = segment.find(term)
+            if place.stop > place.start:
+                rows.append(segment.rows[place])
+                counts.append(segment.counts[place])
+        if not rows:
+            return np.zeros(0, np.int32), np.zeros(0, np.uint16)
+        found, times = (rows[0], counts[0]) if len(rows) == 1 else (np.concatenate(rows), np.concatenate(counts))
+        if len(self._rows) != len(self.ids):
+            living = self.alive[found]
+            return found[living], times[living]
+        return found, times
+
+    def document_frequencies(self, size: int) -> Ints:
+        """int64 (size,): in how many living items each term is."""
+        total = np.zeros(size, np.int64)
+        for segment in self.segments:
+            total += np.bincount(segment.term_of_posting()[self.alive[segment.rows]], minlength=size)
+        return total
+
+    def best(self, scores: Floats, k: int) -> list[tuple[int, float]]:
+        """(id, score) of the `k` best rows with a positive score, best first, equal ones in the order of their ids.
+
+        Args:
+            scores: float32 (rows,).
+            k: how many at most.
+        """
+        rows = np.flatnonzero((scores > 0) & self.alive)
+        if k <= 0 or not len(rows):
+            return []
+        if len(rows) > k:
+            # All that tie with the k-th stay, so that which of them come is a matter of ids alone.
+            least = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
+            rows = rows[scores[rows] >= least]
+        order = np.lexsort((self.ids[rows], -scores[rows]))[:k]
+        return [(int(self.ids[row]), float(scores[row])) for row in rows[order]]
+
+
+def save_postings(folder: Path, postings: Postings, vocabulary: Vocabulary) -> None:
+    """Write index and vocabulary into `folder` as one safetensors file; compacts the index first."""
+    from safetensors.numpy import save
+
+    postings.compact()
+    segment = postings.segments[0] if postings.segments else make_segment(*(np.zeros(0, np.int32),) * 3)
+    blob = np.frombuffer("\n".join(vocabulary.terms).encode("utf-8"), np.uint8)
+    arrays = {
+        "ids": postings.ids,
+        "lengths": postings.lengths,
+        "terms": segment.terms,
+        "starts": segment.starts,
+        "rows": segment.rows.astype(np.int32),
+        "counts": segment.counts.astype(np.uint16),
+        "vocabulary": blob,
+        "vocabulary_size": np.asarray([len(vocabulary)], np.int64),
+    }
+    durable.write_bytes(folder / _FILE, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
+
+def load_postings(folder: Path) -> tuple[Postings, Vocabulary]:
+    """Open what `save_postings` wrote.
+
+    Raises:
+        IntegrityError: the file is not one of ours, or its parts disagree.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays = load((folder / _FILE).read_bytes())
+        words = arrays["vocabulary"].tobytes().decode("utf-8")
+        vocabulary = Vocabulary(words.split("\n") if words else [])
+        postings = Postings()
+        postings.ids, postings.lengths = arrays["ids"], arrays["lengths"]
+        segment = Segment(arrays["terms"], arrays["starts"], arrays["rows"], arrays["counts"])
+        size = int(arrays["vocabulary_size"][0])
+    except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
+        raise _damaged(folder, str(error)) from error
+    rows, total = len(postings.ids), len(segment.rows)
+    agree = (
+        size == len(vocabulary) == len(vocabulary.numbers)
+        and len(postings.lengths) == rows
+        and len(segment.starts) == len(segment.terms) + 1
+        and len(segment.counts) == total == segment.starts[-1]
+        and (not total or (0 <= segment.rows.min() and segment.rows.max() < rows))
+        and (not len(segment.terms) or (0 <= segment.terms[0] and segment.terms[-1] < size))
+        and bool(np.all(np.diff(segment.starts) > 0))
+    )
+    if not agree:
+        raise _damaged(folder, "its parts disagree")
+    postings.alive = np.ones(rows, np.bool_)
+    postings.segments = [segment] if rows else []
+    postings._rows = {int(item_id): row for row, item_id in enumerate(postings.ids)}
+    return postings, vocabulary
+
+
+def _damaged(folder: Path, reason: str) -> IntegrityError:
+    return IntegrityError(_t("integrity.unreadable", folder=folder, name=_FILE, reason=reason), hint=_t("integrity.hint"))

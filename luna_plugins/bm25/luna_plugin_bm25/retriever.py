@@ -1,0 +1,117 @@
+"""The BM25 retriever.
+
+Score of a chunk c for a query q (Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond",
+2009, eq. 3.15), with the inverse document frequency of Lucene, which is never negative and never divides by zero:
+
+    sum over terms t of q:  idf(t) · f(t, c) · (k1 + 1) / (f(t, c) + k1 · (1 - b + b · |c| / mean |c|))
+    idf(t) = ln(1 + (N - n(t) + 0.5) / (n(t) + 0.5))
+
+N, n(t) and the mean length are those of the living chunks at the time of the search, so it does not matter in which
+order chunks came and went.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from luna_kernel.contracts.retrievers import Hit, Retriever
+from luna_kernel.data.postings import Floats, Postings, Vocabulary, load_postings, save_postings
+
+from .analysis import Analyzer
+from .config import BM25Config
+
+if TYPE_CHECKING:
+    from luna_kernel.plugins.registry import Registry
+
+
+class BM25Retriever(Retriever):
+    """Words that question and chunk share, weighed by their rarity."""
+
+    config: BM25Config
+
+    def __init__(self, config: BM25Config | None = None, registry: Registry | None = None) -> None:
+        super().__init__(config or BM25Config(), registry)
+        self._analyzer = Analyzer(self.config)
+        self._vocabulary = Vocabulary()
+        self._postings = Postings()
+        self._norms: Floats = np.zeros(0, np.float32)
+        self._norms_version = -1
+
+    def add(self, chunk_ids: Sequence[int], texts: Sequence[str]) -> None:
+        """Add chunks; see `Retriever.add`."""
+        number = self._vocabulary.add
+        items = [np.asarray([number(term) for term in self._analyzer.terms(text)], np.int32) for text in texts]
+        self._postings.add(chunk_ids, items)
+
+    def remove(self, chunk_ids: Sequence[int]) -> None:
+        """Remove chunks; unknown ids are ignored."""
+        self._postings.remove(chunk_ids)
+
+    def search(self, query: str, k: int) -> list[Hit]:
+        """The best chunks that share a term with the query."""
+        scores = self._scores(query)
+        return [Hit(chunk_id, score) for chunk_id, score in self._postings.best(scores, k)]
+
+    def _scores(self, query: str) -> Floats:
+        """float32 (rows,): the score of each row, 0 where no term is shared."""
+        postings, k1 = self._postings, self.config.k1
+        scores = np.zeros(len(postings.ids), np.float32)
+        if not len(postings):
+            return scores
+        norms = self._length_norms()
+        for term, times in Counter(self._analyzer.terms(query)).items():
+            number = self._vocabulary.numbers.get(term)
+            if number is None:
+                continue
+            rows, counts = postings.find(number)
+            if len(rows):
+                frequency = counts.astype(np.float32)
+                weight = times * self._idf(len(rows)) * (k1 + 1)
+                scores[rows] += weight * frequency / (frequency + norms[rows])
+        return scores
+
+    def _length_norms(self) -> Floats:
+        """float32 (rows,): k1 · (1 - b + b · length / mean length)."""
+        postings, config = self._postings, self.config
+        if self._norms_version != postings.version:
+            living = postings.lengths[postings.alive]
+            mean = max(float(living.mean(dtype=np.float64)) if len(living) else 0.0, 1e-9)
+            relative = postings.lengths.astype(np.float32) / np.float32(mean)
+            self._norms = (config.k1 * (1 - config.b + config.b * relative)).astype(np.float32)
+            self._norms_version = postings.version
+        return self._norms
+
+    def _idf(self, frequency: int) -> float:
+        return math.log1p((len(self._postings) - frequency + 0.5) / (frequency + 0.5))
+
+    def term_weights(self, query: str) -> dict[str, float]:
+        """IDF of the query's terms; one that no chunk has gets the highest."""
+        weights = {}
+        for term in self._analyzer.terms(query):
+            number = self._vocabulary.numbers.get(term)
+            weights[term] = self._idf(0 if number is None else len(self._postings.find(number)[0]))
+        return weights
+
+    def save(self, folder: Path) -> None:
+        """Write the index into `folder`."""
+        save_postings(folder, self._postings, self._vocabulary)
+
+    @classmethod
+    def load(cls, config: BM25Config | None, folder: Path, registry: Registry | None = None) -> BM25Retriever:
+        """Open what `save` wrote."""
+        retriever = cls(config, registry)
+        retriever._postings, retriever._vocabulary = load_postings(folder)
+        return retriever
+
+    def ids(self) -> set[int]:
+        """Ids of the chunks that it holds."""
+        return self._postings.live_ids()
+
+    def __len__(self) -> int:
+        return len(self._postings)

@@ -1,0 +1,159 @@
+"""The dense retriever: inner products of unit vectors in a flat FAISS index.
+
+FAISS answers −1 where it has nothing, accepts any bytes as an index, and takes NaN in silence. So: labels below 0 are
+dropped, vectors that are not finite are refused before they enter, and the index is written through the durable writer
+and read only after its hash was checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from luna_kernel.base import durable, integrity
+from luna_kernel.base.errors import IntegrityError
+from luna_kernel.base.messages import catalogue
+from luna_kernel.contracts.retrievers import Encoder, Hit, Retriever
+
+from .config import FaissConfig
+
+if TYPE_CHECKING:
+    from luna_kernel.plugins.registry import Registry
+
+t = catalogue(__package__)
+
+_INDEX, _STATE, _ENCODER = "vectors.faiss", "state.json", "encoder"
+_ENCODE_BATCH = 512
+
+
+class FaissRetriever(Retriever):
+    """Chunks whose vectors point the same way as the question's."""
+
+    config: FaissConfig
+
+    def __init__(self, config: FaissConfig | None = None, registry: Registry | None = None) -> None:
+        super().__init__(config or FaissConfig(), registry)
+        if registry is None:
+            raise ValueError("the dense retriever needs a registry to find its encoder in")
+        self._component = registry.get("encoder", self.config.encoder["name"], where="retriever.faiss.encoder")
+        self._encoder_config = self._component.make_config(self.config.encoder, where="retriever.faiss.encoder")
+        self._encoder: Encoder = self._component.load()(self._encoder_config)
+        self._index: Any = None
+        self._ids: set[int] = set()
+        self._fitted_on = 0
+        self._new_since_fit = 0
+
+    def add(self, chunk_ids: Sequence[int], texts: Sequence[str]) -> None:
+        """Add chunks; the first ones are also what the encoder is fitted on."""
+        import faiss
+
+        ids = list(chunk_ids)
+        bad = next((item for item in ids if item < 0 or item in self._ids), None)
+        if bad is not None or len(set(ids)) != len(ids) or len(ids) != len(texts):
+            raise ValueError(f"id {bad} is negative or not new" if bad is not None else "ids repeat or miss texts")
+        if not ids:
+            return
+        if self._index is None:
+            self._encoder.fit(texts)
+            self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(self._encoder.dimension))
+            self._fitted_on = len(ids)
+        else:
+            self._new_since_fit += len(ids)
+        for begin in range(0, len(ids), _ENCODE_BATCH):
+            part = slice(begin, begin + _ENCODE_BATCH)
+            self._index.add_with_ids(self._vectors(texts[part]), np.asarray(ids[part], np.int64))
+        self._ids.update(ids)
+
+    def _vectors(self, texts: Sequence[str], *, query: bool = False) -> Any:
+        vectors = np.ascontiguousarray(self._encoder.encode(texts, query=query), np.float32)
+        if not np.isfinite(vectors).all():
+            raise ValueError(f"encoder {self._component.name} gave vectors that are not finite")
+        return vectors
+
+    def remove(self, chunk_ids: Sequence[int]) -> None:
+        """Remove chunks; unknown ids are ignored."""
+        gone = self._ids & set(chunk_ids)
+        if gone:
+            self._index.remove_ids(np.asarray(sorted(gone), np.int64))
+            self._ids -= gone
+
+    def search(self, query: str, k: int) -> list[Hit]:
+        """The nearest chunks above `min_score`."""
+        if not self._ids or k <= 0:
+            return []
+        vector = self._vectors([query], query=True)
+        if not vector.any():
+            return []
+        scores, labels = self._index.search(vector, min(k, len(self._ids)))
+        hits = [
+            Hit(int(label), float(score))
+            for score, label in zip(scores[0], labels[0], strict=True)
+            if label >= 0 and score >= self.config.min_score
+        ]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))
+
+    def save(self, folder: Path) -> None:
+        """Write index, encoder and state into `folder`, the state with the index's hash."""
+        import faiss
+
+        files: dict[str, Any] = {}
+        if self._index is not None:
+            durable.write_bytes(folder / _INDEX, faiss.serialize_index(self._index).tobytes())
+            durable.make_folder(folder / _ENCODER)
+            self._encoder.save(folder / _ENCODER)
+            files = integrity.seal(folder)
+        state = {
+            "files": files,
+            "encoder": self._component.name,
+            "encoder_version": self._component.version,
+            "dimension": self._encoder.dimension,
+            "count": len(self._ids),
+            "fitted_on": self._fitted_on,
+            "new_since_fit": self._new_since_fit,
+        }
+        durable.write_json(folder / _STATE, state)
+
+    @classmethod
+    def load(cls, config: FaissConfig | None, folder: Path, registry: Registry | None = None) -> FaissRetriever:
+        """Open what `save` wrote; hashes are checked before FAISS sees a byte.
+
+        Raises:
+            IntegrityError: damaged, or made with another encoder.
+        """
+        import faiss
+
+        retriever = cls(config, registry)
+        state = integrity.read_json(folder / _STATE)
+        component = retriever._component
+        if (state.get("encoder"), state.get("encoder_version")) != (component.name, component.version):
+            reason = t("index.other_encoder", found=state.get("encoder"), expected=component.name)
+            raise IntegrityError(t("index.unreadable", path=folder, reason=reason))
+        integrity.check(folder, state["files"])
+        if not state["files"]:
+            return retriever
+        retriever._encoder = component.load().load(retriever._encoder_config, folder / _ENCODER)
+        data = np.frombuffer((folder / _INDEX).read_bytes(), np.uint8)
+        try:
+            retriever._index = faiss.deserialize_index(data)
+        except (RuntimeError, MemoryError) as error:
+            raise IntegrityError(t("index.unreadable", path=folder / _INDEX, reason=error)) from error
+        retriever._ids = {int(label) for label in faiss.vector_to_array(retriever._index.id_map)}
+        if retriever._index.d != retriever._encoder.dimension or len(retriever._ids) != state["count"]:
+            raise IntegrityError(t("index.unreadable", path=folder / _INDEX, reason=t("index.disagrees")))
+        retriever._fitted_on, retriever._new_since_fit = state["fitted_on"], state["new_since_fit"]
+        return retriever
+
+    def ids(self) -> set[int]:
+        """Ids of the chunks that it holds."""
+        return set(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def wants_rebuild(self) -> bool:
+        """Whether too much came since the encoder was fitted."""
+        return self._new_since_fit > self.config.refit_growth * max(self._fitted_on, 1)

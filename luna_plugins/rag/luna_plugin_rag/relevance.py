@@ -1,0 +1,119 @@
+"""How well a passage answers a question: the reranker `alignment`, and what its scores mean as probabilities.
+
+A retriever counts which words a passage shares with the question. An answer stands in a sentence or two, near the
+question's words in the question's order; that is what these features measure. All lie in 0 to 1:
+
+    lexical    BM25 score relative to the best of the query
+    fuzzy      character TF-IDF cosine relative to the best of the query
+    covered    share of the question's IDF mass that passage, title and headings hold
+    sentence   the same for the best single sentence
+    window     the same for the best two neighbouring sentences
+    near       share of the question's neighbouring pairs of terms that are neighbours in one sentence too
+
+The score is their weighted sum. The weights are a listwise logistic regression on questions whose passage is known; the
+probability that the passage answers is a logistic regression on the score, its lead over the best other candidate, and
+how much of the question is covered, on questions with and without their passage in the collection. Both are fitted, and
+checked on articles that were held out, by `benchmarks/knowledge/fit_relevance.py`, which prints these very constants.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from luna_kernel.contracts.retrievers import Candidate, Reranker
+from luna_kernel.data.portuguese import terms
+from luna_kernel.data.sentences import sentences
+
+FEATURES = ("lexical", "fuzzy", "covered", "sentence", "window", "near")
+WEIGHTS = (2.24, 3.67, 2.10, 2.19, 1.67, 1.74)
+CALIBRATION = (-9.91, 0.89, 0.81)
+"""Intercept, slope of the score, slope of the lead over the best other candidate."""
+MAX_LEAD = 3.0
+"""A longer lead says no more; it also bounds what a collection of one passage can claim."""
+
+_REACH = 3
+"""Terms at most this far apart are neighbours."""
+
+
+class AlignmentReranker(Reranker):
+    """Orders passages by how closely their sentences follow the question."""
+
+    def score(self, query: str, candidates: Sequence[Candidate], weights: Mapping[str, float]) -> list[float]:
+        """The weighted sum of the features of each candidate."""
+        question = Question(query, weights)
+        return [
+            sum(weight * value for weight, value in zip(WEIGHTS, question.features(item), strict=True))
+            for item in candidates
+        ]
+
+    def relevance(self, scores: Sequence[float]) -> list[float]:
+        """The probability that each passage answers, from all candidates' scores, best first."""
+        return [calibrate(score, score - _best_other(scores, place)) for place, score in enumerate(scores)]
+
+
+def calibrate(score: float, lead: float) -> float:
+    """The probability that a passage with that score answers the question; `lead` is 0 or less for all but the best."""
+    intercept, slope, lead_slope = CALIBRATION
+    return 1 / (1 + math.exp(-(intercept + slope * score + lead_slope * min(lead, MAX_LEAD))))
+
+
+def _best_other(scores: Sequence[float], place: int) -> float:
+    """The best score but that at `place`; where there is no other, one that it is as far ahead of as half of `MAX_LEAD`."""
+    others = (score for other, score in enumerate(scores) if other != place)
+    return max(others, default=scores[place] - MAX_LEAD / 2)
+
+
+class Question:
+    """A question's terms with their weights, to be held against passages."""
+
+    def __init__(self, query: str, weights: Mapping[str, float]) -> None:
+        self.terms = terms(query)
+        rarest = max(weights.values(), default=1.0)
+        self.weights = {term: weights.get(term, rarest) for term in self.terms}
+        self.mass = sum(self.weights.values()) or 1.0
+        self.pairs: dict[frozenset[str], float] = {}
+        for first, second in _neighbours(self.terms):
+            if first != second:
+                self.pairs[frozenset((first, second))] = min(self.weights[first], self.weights[second])
+        self.pair_mass = sum(self.pairs.values()) or 1.0
+
+    def share(self, held: set[str]) -> float:
+        """The share of the question's mass that `held` has."""
+        return sum(self.weights[term] for term in held & self.weights.keys()) / self.mass
+
+    def features(self, candidate: Candidate) -> tuple[float, ...]:
+        """The features of a passage, in the order of `FEATURES`."""
+        text = candidate.text
+        found = [terms(text[start:end]) for start, end in sentences(text)]
+        held = [self.weights.keys() & set(sentence) for sentence in found]
+        everything = set().union(*held) | (self.weights.keys() & set(terms(f"{candidate.title} {candidate.heading}")))
+        best = max(map(self.share, held), default=0.0)
+        window = max((self.share(one | two) for one, two in zip(held, held[1:], strict=False)), default=best)
+        return (
+            candidate.scores.get("bm25", 0.0),
+            candidate.scores.get("tfidf", 0.0),
+            self.share(everything),
+            best,
+            max(best, window),
+            max(map(self._near, found), default=0.0),
+        )
+
+    def _near(self, sentence: Sequence[str]) -> float:
+        """The share of the question's neighbouring pairs that are neighbours in this sentence."""
+        if not self.pairs:
+            return 0.0
+        # Only pairs of the question's terms matter: the rest of the sentence is passed over quickly.
+        near = {frozenset(pair) for pair in _neighbours(sentence, self.weights)}
+        return sum(mass for pair, mass in self.pairs.items() if pair in near) / self.pair_mass
+
+
+def _neighbours(sequence: Sequence[str], only: Mapping[str, float] | None = None) -> list[tuple[str, str]]:
+    """Pairs at most `_REACH` apart, in order; of terms in `only` if given."""
+    return [
+        (term, other)
+        for place, term in enumerate(sequence)
+        if only is None or term in only
+        for other in sequence[place + 1 : place + 1 + _REACH]
+        if only is None or other in only
+    ]

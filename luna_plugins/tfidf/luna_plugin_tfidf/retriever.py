@@ -1,0 +1,102 @@
+"""The TF-IDF retriever: cosine of weighted n-gram counts.
+
+Weight of an n-gram in a text (Salton and Buckley, "Term-weighting approaches in automatic text retrieval", 1988):
+`(1 + ln f) · (1 + ln((1 + N) / (1 + n)))` with f its count there, n the chunks that hold it, N all chunks; vectors have
+length 1. Weights follow from the counts of the living chunks at the time of the search: a chunk that comes or goes
+changes them for all, at once, exactly as if the index had been made anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from luna_kernel.contracts.retrievers import Hit, Retriever
+from luna_kernel.data.postings import Floats, Postings, Vocabulary, load_postings, save_postings
+
+from .config import TfidfConfig
+from .ngrams import Gramifier
+
+if TYPE_CHECKING:
+    from luna_kernel.plugins.registry import Registry
+
+
+class TfidfRetriever(Retriever):
+    """Parts of words that question and chunk share; scores are cosines, 0 to 1."""
+
+    config: TfidfConfig
+
+    def __init__(self, config: TfidfConfig | None = None, registry: Registry | None = None) -> None:
+        super().__init__(config or TfidfConfig(), registry)
+        self._vocabulary = Vocabulary()
+        self._grams = Gramifier(self.config, self._vocabulary)
+        self._postings = Postings()
+        self._idf: Floats = np.zeros(0, np.float32)
+        self._norms: Floats = np.zeros(0, np.float32)
+        self._weights_version = -1
+
+    def add(self, chunk_ids: Sequence[int], texts: Sequence[str]) -> None:
+        """Add chunks; see `Retriever.add`."""
+        self._postings.add(chunk_ids, [self._grams.learn(text) for text in texts])
+
+    def remove(self, chunk_ids: Sequence[int]) -> None:
+        """Remove chunks; unknown ids are ignored."""
+        self._postings.remove(chunk_ids)
+
+    def _weigh(self) -> None:
+        """Bring IDF (vocabulary,) and the lengths of the chunks' vectors (rows,) up to date."""
+        postings = self._postings
+        if self._weights_version == postings.version:
+            return
+        frequencies = postings.document_frequencies(len(self._vocabulary))
+        self._idf = (1 + np.log((1 + len(postings)) / (1 + frequencies))).astype(np.float32)
+        squares = np.zeros(len(postings.ids), np.float64)
+        for segment in postings.segments:
+            weights = (1 + np.log(segment.counts.astype(np.float32))) * self._idf[segment.term_of_posting()]
+            squares += np.bincount(segment.rows, weights.astype(np.float64) ** 2, minlength=len(squares))
+        self._norms = np.sqrt(np.maximum(squares, 1e-12)).astype(np.float32)
+        self._weights_version = postings.version
+
+    def search(self, query: str, k: int) -> list[Hit]:
+        """The chunks nearest to the query by cosine, none that shares no n-gram with it."""
+        postings = self._postings
+        if not len(postings):
+            return []
+        self._weigh()
+        scores = np.zeros(len(postings.ids), np.float32)
+        unseen = 1 + math.log(1 + len(postings))
+        length = 0.0
+        for number, times in zip(*np.unique(self._grams.look_up(query), return_counts=True), strict=True):
+            # An n-gram that no chunk has adds to the query's length: what is not here lowers every cosine.
+            idf = float(self._idf[number]) if number >= 0 else unseen
+            weight = (1 + math.log(times)) * idf
+            length += weight * weight
+            if number >= 0:
+                rows, counts = postings.find(int(number))
+                scores[rows] += weight * idf * (1 + np.log(counts.astype(np.float32)))
+        if length > 0:
+            scores /= self._norms * np.float32(math.sqrt(length))
+        return [Hit(chunk_id, min(1.0, score)) for chunk_id, score in postings.best(scores, k)]
+
+    def save(self, folder: Path) -> None:
+        """Write the index into `folder`."""
+        save_postings(folder, self._postings, self._vocabulary)
+
+    @classmethod
+    def load(cls, config: TfidfConfig | None, folder: Path, registry: Registry | None = None) -> TfidfRetriever:
+        """Open what `save` wrote."""
+        retriever = cls(config, registry)
+        retriever._postings, retriever._vocabulary = load_postings(folder)
+        retriever._grams = Gramifier(retriever.config, retriever._vocabulary)
+        return retriever
+
+    def ids(self) -> set[int]:
+        """Ids of the chunks that it holds."""
+        return self._postings.live_ids()
+
+    def __len__(self) -> int:
+        return len(self._postings)
