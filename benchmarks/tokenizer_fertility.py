@@ -2,10 +2,10 @@
 
     python benchmarks/tokenizer_fertility.py --data DIR [--sizes 16384,32768]
 
-DIR holds the development data, one folder per source. Training: novels, documentation, encyclopedia, dialogue; a tenth of
-each is held out by the hash of its file or line. News (porsimples), the treebank and the translated encyclopedia passages
-(squad) are never trained on. A word is what stands between spaces. Reference, measured on other text of these kinds with
-Llama 3's 128k vocabulary: 1.74 on news, 1.73 on encyclopedic text.
+DIR holds the development data, one folder per source. Training: novels, documentation, encyclopedia, dialogue; a
+tenth of each is held out by the hash of its file or line. News (porsimples), the treebank and the translated
+encyclopedia passages (squad) are never trained on. A word is what stands between spaces. Reference, measured on other
+text of these kinds with Llama 3's 128k vocabulary: 1.74 on news, 1.73 on encyclopedic text.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from luna_kernel.data.tokenizer import Tokenizer
 
 CLITIC = re.compile(r"\b[^\W\d_]+-(?:me|te|se|lhe|lhes|lo|la|los|las|no|na|nos|vos|o|a|os|as)\b", re.IGNORECASE)
 CONTRACTIONS = (
-    "do da dos das no na nos nas ao aos à às pelo pela pelos pelas num numa nuns numas dum duma dele dela deles delas nele nela"
-    " neles nelas deste desta destes destas desse dessa desses dessas daquele daquela neste nesta nesse nessa naquele naquela"
-    " disto disso daquilo nisto nisso naquilo àquele àquela comigo contigo conosco daí dali daqui"
-).split()
+    "do", "da", "dos", "das", "no", "na", "nos", "nas", "ao", "aos", "à", "às", "pelo", "pela", "pelos", "pelas",
+    "num", "numa", "nuns", "numas", "dum", "duma", "dele", "dela", "deles", "delas", "nele", "nela", "neles",
+    "nelas", "deste", "desta", "destes", "destas", "desse", "dessa", "desses", "dessas", "daquele", "daquela",
+    "neste", "nesta", "nesse", "nessa", "naquele", "naquela", "disto", "disso", "daquilo", "nisto", "nisso",
+    "naquilo", "àquele", "àquela", "comigo", "contigo", "conosco", "daí", "dali", "daqui",
+)  # fmt: skip
 TARGETS = {"news (porsimples)": {16384: 1.65, 32768: 1.51}, "encyclopedia (squad)": {16384: 1.76, 32768: 1.59}}
 
 
@@ -37,7 +39,11 @@ def held_out(key: str) -> bool:
 
 def files(folder: Path, pattern: str) -> list[tuple[str, str]]:
     """(name, text) of the files of a folder."""
-    return [(path.name, path.read_text(encoding="utf-8")) for path in sorted(folder.glob(pattern)) if path.name != "SOURCE.md"]
+    return [
+        (path.name, path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob(pattern))
+        if path.name != "SOURCE.md"
+    ]
 
 
 def chatter(folder: Path) -> list[tuple[str, str]]:
@@ -63,7 +69,9 @@ def read(data: Path) -> tuple[list[str], dict[str, str]]:
         "novels (machado)": files(data / "machado" / "text", "*.txt"),
         "documentation (python, rust)": files(data / "python-docs-pt-br" / "text", "*.txt")
         + files(data / "rust-book-pt-br", "*.md"),
-        "encyclopedia (wikipedia)": by_line((data / "exams-pt" / "wikipedia_sentences.txt").read_text(encoding="utf-8")),
+        "encyclopedia (wikipedia)": by_line(
+            (data / "exams-pt" / "wikipedia_sentences.txt").read_text(encoding="utf-8")
+        ),
         "dialogue (chatterbot, demo)": chatter(data / "chatterbot-pt"),
     }
     train, held = [], {}
@@ -112,7 +120,9 @@ def main() -> None:
     for source, text in held.items():
         goal = TARGETS.get(source, {})
         cells = "".join(f"{fertility(tokenizers[size], text):10.3f}" for size in sizes)
-        print(f"{source:32}{cells}" + (f"   asked: {', '.join(f'{goal[s]}' for s in sizes if s in goal)}" if goal else ""))
+        print(
+            f"{source:32}{cells}" + (f"   asked: {', '.join(f'{goal[s]}' for s in sizes if s in goal)}" if goal else "")
+        )
     clitics = [match[0] for text in held.values() for match in CLITIC.finditer(text)]
     cells = "".join(f"{mean_tokens(tokenizers[size], clitics):10.3f}" for size in sizes)
     print(f"{f'verbs with clitics ({len(clitics):,})':32}{cells}")
@@ -120,7 +130,9 @@ def main() -> None:
         one = [word for word in CONTRACTIONS if len(tokenizers[size].encode(" " + word)) == 1]
         seen = re.findall(rf"(?<!\S)(?:{'|'.join(CONTRACTIONS)})(?!\S)", " ".join(held.values()))
         share = sum(word in one for word in seen) / len(seen)
-        print(f"{size:6}: {len(one)} of {len(CONTRACTIONS)} contractions are one token; {share:.2%} of their occurrences")
+        print(
+            f"{size:6}: {len(one)} of {len(CONTRACTIONS)} contractions are one token; {share:.2%} of their occurrences"
+        )
 
 
 if __name__ == "__main__":
