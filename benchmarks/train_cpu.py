@@ -254,8 +254,9 @@ class Contender:
         self.name = name
         command = [sys.executable, __file__, "--contender", name, "--mode", mode]
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `close`
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}  # as `luna train`: threads that wait do not spin
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
         )
         self.speeds: list[float] = []
         self.peak = 0.0
@@ -338,11 +339,9 @@ def main() -> None:
         if "ratio" in table:
             ratio = table["ratio"]
             low, high = min(ratio["turns"]), max(ratio["turns"])
-            spread = f"{ratio['median']:.2f} ({low:.2f} to {high:.2f})"
-            print(
-                f"  Luna / {NAMES[ratio['beside']]}: {spread} × the speed; {table['memory_ratio']:.2f} × the least
-                memory"
-            )
+            beside, memory = NAMES[ratio["beside"]], table["memory_ratio"]
+            print(f"  Luna / {beside}: {ratio['median']:.2f} ({low:.2f} to {high:.2f}) × the speed")
+            print(f"  Luna / least: {memory:.2f} × the peak memory")
     if given.json:
         given.json.write_text(json.dumps({"versions": versions, "modes": tables}, indent=2), encoding="utf-8")
 
