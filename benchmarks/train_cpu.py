@@ -3,11 +3,11 @@
     pip install litgpt lightning transformers accelerate
     python benchmarks/train_cpu.py [--modes bf16-eager,…] [--rounds 5] [--steps 4] [--json FILE]
 
-One model for all: d 384, 6 layers, 6 heads, SwiGLU 1024, RMSNorm, RoPE, tied head, vocabulary 8192 (13.8 M parameters); batch
-8 × 256 tokens, fused AdamW, clipping at 1. Each contender is a process of its own that waits for its turn; turns go
-A B C A B C …, so whatever else the machine does falls on all alike. Ratios are of neighbouring turns; figures are medians.
-Each one goes through its own training code: Luna's loop and token store, litgpt's model with Fabric as in its `pretrain`,
-`transformers.Trainer` with LlamaForCausalLM.
+One model for all: d 384, 6 layers, 6 heads, SwiGLU 1024, RMSNorm, RoPE, tied head, vocabulary 8192 (13.8 M
+parameters); batch 8 × 256 tokens, fused AdamW, clipping at 1. Each contender is a process of its own that waits for
+its turn; turns go A B C A B C …, so whatever else the machine does falls on all alike. Ratios are of neighbouring
+turns; figures are medians. Each one goes through its own training code: Luna's loop and token store, litgpt's model
+with Fabric as in its `pretrain`, `transformers.Trainer` with LlamaForCausalLM.
 """
 
 from __future__ import annotations
@@ -129,7 +129,9 @@ def litgpt(mode: str, gate: Gate) -> None:
     from litgpt.utils import chunked_cross_entropy
 
     precision, how = mode.split("-")
-    fabric = lightning.Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if precision == "bf16" else "32-true")
+    fabric = lightning.Fabric(
+        accelerator="cpu", devices=1, precision="bf16-mixed" if precision == "bf16" else "32-true"
+    )
     fabric.seed_everything(0, verbose=False)
     config = Config(
         name="bench",
@@ -251,9 +253,10 @@ class Contender:
     def __init__(self, name: str, mode: str) -> None:
         self.name = name
         command = [sys.executable, __file__, "--contender", name, "--mode", mode]
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `close`
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}  # as `luna train`: threads that wait do not spin
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
         )
         self.speeds: list[float] = []
         self.peak = 0.0
@@ -320,7 +323,9 @@ def main() -> None:
     import torch
 
     versions = {NAMES[name]: _version(package) for name, package in CONTENDERS.items()}
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; " + ", ".join(map(" ".join, versions.items())))
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads; " + ", ".join(map(" ".join, versions.items()))
+    )
     tables = {}
     for mode in given.modes.split(","):
         table = tables[mode] = run_mode(mode, given.rounds, given.steps, given.contenders.split(","))
@@ -334,8 +339,9 @@ def main() -> None:
         if "ratio" in table:
             ratio = table["ratio"]
             low, high = min(ratio["turns"]), max(ratio["turns"])
-            spread = f"{ratio['median']:.2f} ({low:.2f} to {high:.2f})"
-            print(f"  Luna / {NAMES[ratio['beside']]}: {spread} × the speed; {table['memory_ratio']:.2f} × the least memory")
+            beside, memory = NAMES[ratio["beside"]], table["memory_ratio"]
+            print(f"  Luna / {beside}: {ratio['median']:.2f} ({low:.2f} to {high:.2f}) × the speed")
+            print(f"  Luna / least: {memory:.2f} × the peak memory")
     if given.json:
         given.json.write_text(json.dumps({"versions": versions, "modes": tables}, indent=2), encoding="utf-8")
 
