@@ -35,6 +35,14 @@ def best_sentences(query: str, passages: Sequence[Passage], *, limit: int = 2) -
     enough = scored[0][0] / 2
     chosen = [item for item in scored[:limit] if item[0] >= enough]
     return [
-        Citation(p.number, p.source, p.title, p.start + start, p.start + end, p.text[start:end], p.line and p.line + p.text[:start].count("\n"))
+        Citation(
+            p.number,
+            p.source,
+            p.title,
+            p.start + start,
+            p.start + end,
+            p.text[start:end],
+            p.line and p.line + p.text[:start].count("\n"),
+        )
         for _, _, p, start, end in chosen
     ]
