@@ -21,7 +21,8 @@ from pathlib import Path
 PARAPHRASES = [
     ("oi, bom dia", "dia"), ("boa noite luna", "noite"), ("quem é vc, luna?", "Luna"), ("me fala quem você é", "Luna"),
     ("qual é teu nome?", "Luna"), ("o que você consegue fazer?", "português"), ("muito obrigada!", "nada"),
-    ("como preparo arroz branco?", "água"), ("como que faz café?", "água"), ("receita de brigadeiro por favor", "leite"),
+    ("como preparo arroz branco?", "água"), ("como que faz café?", "água"),
+    ("receita de brigadeiro por favor", "leite"),
     ("qual cidade é a capital da Bahia?", "Salvador"), ("me diga a capital do Brasil", "Brasília"),
     ("capital do Japão?", "Tóquio"), ("o que quer dizer token?", "texto"), ("explique o que é uma rede neural", "rede"),
     ("tô muito triste", "Sinto"), ("hoje estou triste", "Sinto"), ("me conta alguma piada", "?"),

@@ -3,8 +3,8 @@
     python benchmarks/layers/moc.py --d 512 --tokens 1024 --batch 4 --threads 1
 
 Forward and backward of one layer. `dense`: SwiGLU as wide as the experts that work on a token. `plain MoE`: sort and
-group, written with ordinary operations. `Mixtral`: transformers' layer, where it is installed. `straightforward MoC`: the
-full form as one writes it first, all experts in a loop and nn.MultiheadAttention over them.
+group, written with ordinary operations. `Mixtral`: transformers' layer, where it is installed. `straightforward MoC`:
+the full form as one writes it first, all experts in a loop and nn.MultiheadAttention over them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from luna_plugin_moc.config import MoCConfig
 from luna_plugin_moc.layer import CollaborativeExperts
 from side_by_side import print_table, rounds, saved_bytes
@@ -89,7 +89,9 @@ def mixtral(d: int, hidden: int, experts: int, top_k: int, how: str) -> nn.Modul
         from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
     except ImportError:
         return None
-    config = MixtralConfig(hidden_size=d, intermediate_size=hidden, num_local_experts=experts, num_experts_per_tok=top_k)
+    config = MixtralConfig(
+        hidden_size=d, intermediate_size=hidden, num_local_experts=experts, num_experts_per_tok=top_k
+    )
     config._experts_implementation = how
     layer: nn.Module = MixtralSparseMoeBlock(config)
     for parameter in layer.parameters():
@@ -153,7 +155,7 @@ def main() -> None:
 
         def step(layer: nn.Module) -> Callable[[], None]:
             def run() -> None:
-                layer.zero_grad(set_to_none=False)
+                layer.zero_grad()
                 forward(layer).backward()
 
             return run

@@ -26,7 +26,9 @@ def rounds(cases: Mapping[str, Callable[[], object]], count: int, threads: int) 
     return times
 
 
-def print_table(title: str, times: Mapping[str, list[float]], base: str, extra: Mapping[str, str] | None = None) -> None:
+def print_table(
+    title: str, times: Mapping[str, list[float]], base: str, extra: Mapping[str, str] | None = None
+) -> None:
     """Median seconds, and the ratio to `base` round by round: median, lowest and highest."""
     print(f"\n{title}")
     width = max(map(len, times))

@@ -5,7 +5,8 @@
     python benchmarks/layers/ssm.py --decode
 
 Forward and backward of one layer; `attention` is the kernel's own, with rotary positions. `Mamba2`: transformers' layer
-on its path without CUDA kernels, where transformers is installed. `--decode`: seconds per token after short and long texts.
+on its path without CUDA kernels, where transformers is installed. `--decode`: seconds per token after short
+and long texts.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def compare(args: argparse.Namespace) -> None:
 
         def step(layer: nn.Module) -> Callable[[], None]:
             def run() -> None:
-                layer.zero_grad(set_to_none=False)
+                layer.zero_grad()
                 forward(layer).backward()
 
             return run
@@ -108,9 +109,7 @@ def decode(args: argparse.Namespace) -> None:
                 layer(torch.randn(1, 1024, args.d), Context(places, position=position, state=state))
             token, place = torch.randn(1, 1, args.d), torch.tensor([[length]])
 
-            def run(
-                layer: Layer = layer, state: object = state, token: Tensor = token, place: Tensor = place
-            ) -> None:
+            def run(layer: Layer = layer, state: object = state, token: Tensor = token, place: Tensor = place) -> None:
                 for _ in range(100):
                     layer(token, Context(place, position=position, state=state))
 

@@ -9,6 +9,7 @@ beyond (`prazo`, `férias`) makes it a question about content, so the rule errs 
 from __future__ import annotations
 
 import enum
+import itertools
 import json
 import re
 import unicodedata
@@ -81,7 +82,7 @@ def kind_of_talk(query: str) -> Talk:
         return Talk.SMALL
     if _PLAY & set(rest) and all(word in _PLAY or word in _PLAY_VERBS for word in rest):
         return Talk.SMALL
-    pairs = zip(words, words[1:], strict=False)
+    pairs = itertools.pairwise(words)
     asking = "?" in query or bool(_ASKING & set(words)) or any(pair in _ASKING_PAIRS for pair in pairs)
     first_person = bool(_FIRST_PERSON & set(words))
     if not asking and _FEELING & set(rest) and (first_person or len(words) <= 3):
@@ -93,7 +94,8 @@ def kind_of_talk(query: str) -> Talk:
 
 def _is_phatic(words: list[str]) -> bool:
     """Only function words: "tudo bem?" is small talk, "e quanto?" asks on about the matter."""
-    return bool({"bem", "vai", "bao", "td", "novidades", "novidade", "ta"} & set(words)) or words in (
+    phatic = {"bem", "vai", "bao", "td", "novidades", "novidade", "ta"}
+    return bool(phatic & set(words)) or words in (["luna"], ["e", "ai"])
         ["luna"],
         ["e", "ai"],
     )

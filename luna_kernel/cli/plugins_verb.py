@@ -46,7 +46,8 @@ def plugins(ctx: click.Context, *, requirements: bool, check: bool) -> int | Non
         from .check import check_plugins
 
         complaints = check_plugins(loaded)
-    rows = [_row(loaded, status, complaints.get(status.name, [])) for status in loaded.statuses.values()]
+    statuses = sorted(loaded.statuses.values(), key=lambda status: status.name)
+    rows = [_row(loaded, status, complaints.get(status.name, [])) for status in statuses]
     if app.json:
         app.emit(
             {

@@ -27,6 +27,7 @@ from luna_kernel.plugins.manifest import ComponentRecord, Manifest
 
 from .blueprint import Blueprint
 from .decoder import Decoder
+from .weights_file import read_weights, write_weights
 
 if TYPE_CHECKING:
     from luna_kernel.data.tokenizer import Tokenizer
@@ -72,21 +73,13 @@ def save_model(
         ValueError: `plugins` lack a component of the model, or `extra` claims a key that is the manifest's own.
     """
     manifest = make_manifest(model, plugins, extra)
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with durable.replace_folder(folder, marker=MANIFEST_FILE) as new:
-        write_weights(new / WEIGHTS_FILE, weights)
+        write_weights(new / WEIGHTS_FILE, model.state_dict())
         if tokenizer is not None:
             tokenizer.save(new)
         manifest = dataclasses.replace(manifest, files=integrity.seal(new, exclude=[MANIFEST_FILE]))
         manifest.write(new)
     return dataclasses.replace(manifest, folder=Path(folder))
-
-
-def write_weights(path: Path | str, weights: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, through the durable writer."""
-    from safetensors.torch import save_file
-
-    durable.write_with(path, lambda place: save_file(dict(weights), place, metadata={"format": "pt"}))
 
 
 def open_model(
@@ -126,21 +119,6 @@ def open_model(
     load_weights(model, weights, where=folder)
     model.to(device=device, dtype=dtype)
     return OpenedModel(model.eval(), _open_tokenizer(folder, manifest), manifest, plugins)
-
-
-def read_weights(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, mapped from it, not copied.
-
-    Raises:
-        IntegrityError: it is no such file.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise IntegrityError(t("checkpoint.unreadable", file=path, reason=error)) from error
 
 
 def load_weights(model: Decoder, weights: Mapping[str, Tensor], *, where: Path | str) -> None:

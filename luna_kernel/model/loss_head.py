@@ -44,6 +44,8 @@ class LinearCrossEntropy(torch.autograd.Function):
                 if need_weight:
                     part = logits.t() @ x
                     grad_weight = part.float() if grad_weight is None else grad_weight.add_(part)
+        if need_weight and grad_weight is None:  # no token counts: still a gradient, for who waits for one
+            grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtypes = (hidden.dtype, weight.dtype)
         return total

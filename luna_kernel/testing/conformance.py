@@ -224,14 +224,14 @@ class LayerConformance:
     def test_use_leaves_no_trace(self, subject: Subject) -> None:
         """A pass leaves the module's weights, buffers and attributes as they were."""
         before = copy.deepcopy(subject.state_dict())
-        names = {(module, name) for module, part in subject.named_modules() for name in vars(part)}
+        names = _attributes(subject)
         expected = self.run(subject, self.sample())
         self.in_pieces(subject, self.sample(2, seed=3), [4])
         after = subject.state_dict()
         assert list(after) == list(before)
         assert all(torch.equal(after[name], before[name]) for name in before), "a buffer changed in eval mode"
-        grown = {(module, name) for module, part in subject.named_modules() for name in vars(part)} - names
-        assert not grown, f"attributes appeared: {grown}"
+        grown = _attributes(subject) - names
+        assert not grown, f"the module remembers: {sorted(grown)}"
         assert torch.equal(self.run(subject, self.sample()), expected), "the same input gave another output"
 
     def test_snapshot(self, subject: Subject) -> None:
@@ -333,10 +333,10 @@ class LayerConformance:
             assert not self.run(subject, sample).any(), "zero_init_output is not so"
 
     def test_flops(self, subject: Subject) -> None:
-        """The cost is a positive number that does not fall with the context."""
+        """The cost is a number that does not fall with the context."""
         if isinstance(subject.part, Layer):
             costs = [subject.part.flops_per_token(n) for n in (1, 64, 4096)]
-            assert 0 < costs[0] <= costs[1] <= costs[2]
+            assert 0 <= costs[0] <= costs[1] <= costs[2]
 
     # --- ways to run ---------------------------------------------------------------------------------------------
 
@@ -383,3 +383,12 @@ class LayerConformance:
         from .sharding import compare_sharded
 
         compare_sharded(type(self))
+
+
+def _attributes(subject: Subject) -> set[tuple[str, str, bool]]:
+    """(module, name, whether it is a tensor) of every plain attribute."""
+    return {
+        (module, name, isinstance(value, Tensor))
+        for module, part in subject.named_modules()
+        for name, value in vars(part).items()
+    }

@@ -51,3 +51,13 @@ def test_the_harness_catches_a_naive_writer(drive: Callable[..., Any]) -> None:
     lost = [line for line in wrong if "the reader" in line and "kill" in line]
     print(f"naive writer: {len(wrong)} wrong, {len(lost)} lost at a kill")
     assert lost
+
+
+@pytest.mark.slow
+def test_saving_a_model(drive: Callable[..., Any], shim: str) -> None:
+    """A fault or a kill at every file operation of `save_model`; `open_model` then finds the old or the new, whole."""
+    outcome = drive("model_driver.py", "Model")
+    wrong = outcome.pop("wrong")
+    print(outcome, f"{len(wrong)} wrong")
+    assert not wrong, "\n".join(wrong[:5])
+    assert shim == "python" or outcome["points"] >= 300

@@ -27,7 +27,7 @@ def registry(tmp_path_factory):
     """The kernel's components and some of a plugin in a file, in every kind that a blueprint names."""
     file = tmp_path_factory.mktemp("plugin") / "shapes.py"
     file.write_text(
-        '''
+        """
 from luna_kernel import LUNA_API, hookimpl
 
 @hookimpl
@@ -66,7 +66,7 @@ def __getattr__(name):
     if name not in found:
         raise AttributeError(name)
     return found[name]
-'''
+"""
     )
     return load_plugins(f"none,{file}").registry
 

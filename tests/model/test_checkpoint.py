@@ -10,11 +10,11 @@ from safetensors import safe_open
 
 from luna_kernel.base import integrity
 from luna_kernel.base.errors import IntegrityError, MissingPluginsError, UsageError
-from luna_kernel.model import checkpoint
 from luna_kernel.model.attention import Attention
 from luna_kernel.model.blueprint import Blueprint
 from luna_kernel.model.checkpoint import open_model, save_model
 from luna_kernel.model.decoder import Decoder
+from luna_kernel.model.weights_file import TYPES, read_weights, write_weights
 
 pytestmark = pytest.mark.usefixtures("english")
 
@@ -110,9 +110,9 @@ def test_torn_or_absent(saved, tmp_path):
 
 def rewrite(folder: Path, change) -> None:
     """Change the weights as somebody with an editor would, hashes included."""
-    weights = {n: v.clone() for n, v in checkpoint.read_weights(folder / "model.safetensors").items()}
+    weights = {n: v.clone() for n, v in read_weights(folder / "model.safetensors").items()}
     change(weights)
-    checkpoint.write_weights(folder / "model.safetensors", weights)
+    write_weights(folder / "model.safetensors", weights)
     manifest = json.loads((folder / "luna.json").read_text())
     manifest["files"] = integrity.seal(folder, exclude=["luna.json"])
     (folder / "luna.json").write_text(json.dumps(manifest))
@@ -194,3 +194,19 @@ def test_blueprint_of_the_manifest_builds_the_same_model(saved, model, kernel):
     manifest = json.loads((saved / "luna.json").read_text())
     rebuilt = Decoder(Blueprint.from_json(manifest["blueprint"]), kernel.registry)
     assert rebuilt.resolved_blueprint == model.resolved_blueprint
+
+
+def test_the_library_reads_what_we_write(tmp_path):
+    weights = {f"ção.{i}": torch.arange(i % 5 * 3).to(dtype).view(-1, 3) for i, dtype in enumerate(TYPES)}
+    weights |= {"scalar": torch.tensor(2.5), "turned": torch.arange(6).view(2, 3).t(), "none": torch.zeros(0, 4)}
+    write_weights(tmp_path / "w", weights, {"note": "olá"})
+    found = read_weights(tmp_path / "w")
+    assert set(found) == set(weights)
+    for name, value in weights.items():
+        assert found[name].dtype == value.dtype
+        assert torch.equal(found[name], value)
+        assert found[name].data_ptr() % value.element_size() == 0
+    with safe_open(tmp_path / "w", "pt") as file:
+        assert file.metadata() == {"format": "pt", "note": "olá"}
+    with pytest.raises(ValueError, match="complex"):
+        write_weights(tmp_path / "x", {"c": torch.zeros(1, dtype=torch.complex64)})

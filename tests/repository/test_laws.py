@@ -75,7 +75,8 @@ WRITER_METHODS = {
 }  # fmt: skip
 # Of these names a call on `durable` is the right way.
 DURABLE = {"durable.write_text", "durable.write_bytes"}
-WRITER_NAMES = {"save_file", "save_model", "write_index"}
+# `save_model` alone is `luna_kernel.model.checkpoint`, which is durable itself.
+WRITER_NAMES = {"save_file", "write_index"}
 
 
 def writes(call: ast.Call) -> str | None:

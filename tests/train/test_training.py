@@ -103,7 +103,7 @@ def test_the_best_model_is_kept(config, plugins, monkeypatch):
 
 def test_another_configuration_or_other_data_are_refused(config, plugins, data):
     train_model(config(), plugins=plugins)
-    with pytest.raises(UsageError, match="learning_rate: 0.001 → 0.1"):
+    with pytest.raises(UsageError, match=r"learning_rate: 0.001 → 0.1"):
         train_model(config(learning_rate=0.1), plugins=plugins)
     (data / "novo.txt").write_text("Mais um texto, que antes não havia. " * 9)
     with pytest.raises(UsageError, match="other data"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -40,6 +40,7 @@ class ProbeContext(nn.Module):
         self.key = nn.Parameter(torch.empty(rank, rank))
         self.value = nn.Parameter(torch.empty(rank, rank))
         self.score = nn.Parameter(torch.empty(rank))
+        self.sketch: Tensor
         self.register_buffer("sketch", torch.empty(rank, d_model))
 
     def reset_parameters(self) -> None:
@@ -170,7 +171,7 @@ class Fusion(nn.Module):
             states = F.linear(table, self.down.to(table.dtype)).index_select(0, index.reshape(-1))
         else:
             states = F.linear(table.index_select(0, index.reshape(-1)), self.down.to(table.dtype))
-        query, key, value = F.linear(states, self.qkv.to(table.dtype)).view(n, k, 3 * width).split(width, dim=-1)
+        query, key, value = F.linear(states, self.qkv.to(table.dtype)).view(n, k, 3, width).unbind(2)
         scores = (query @ key.transpose(1, 2)).to(weights.dtype) / math.sqrt(width)
         # Σ_k w_k m_k = Σ_j (Σ_k w_k a_kj) value_j: the weights go into the attention
         mixed = (weights[:, None] @ torch.softmax(scores, dim=-1)).to(table.dtype) @ value

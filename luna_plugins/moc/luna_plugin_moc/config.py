@@ -16,39 +16,39 @@ class MoCConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    num_experts: int = Field(8, ge=2, le=1024)
+    num_experts: int = Field(default=8, ge=2, le=1024)
     """How many experts a block has."""
-    top_k: int = Field(2, ge=1)
+    top_k: int = Field(default=2, ge=1)
     """How many of them work on a token."""
-    expert_dim: int | None = Field(None, ge=1)
+    expert_dim: int | None = Field(default=None, ge=1)
     """Hidden width of one expert. Default: the model's `ffn_dim` divided by `top_k`, rounded to a multiple of 16, so
     that as many parameters work on a token as in the dense layer."""
-    shared_dim: int = Field(0, ge=0)
+    shared_dim: int = Field(default=0, ge=0)
     """Hidden width of an expert that works on every token beside the chosen ones; 0: there is none."""
     context: Literal["full", "low_rank", "none"] = "low_rank"
     """What the router knows of the experts. `low_rank`: each expert shows a small probe and the probes attend to each
     other. `full`: every expert runs on every token and their outputs attend to each other (not sparse).
     `none`: a linear router."""
-    context_heads: int | None = Field(None, ge=1)
+    context_heads: int | None = Field(default=None, ge=1)
     """Heads of that attention. Default: 1 for `low_rank`, the model's `num_heads` for `full`."""
-    probe_rank: int = Field(32, ge=1)
+    probe_rank: int = Field(default=32, ge=1)
     """Size of a probe (`low_rank` only)."""
-    calibration_weight: float = Field(0.01, ge=0)
+    calibration_weight: float = Field(default=0.01, ge=0)
     """Weight of the loss that makes the probe of a chosen expert foretell a fixed sketch of its output; 0: none
     (`low_rank` only)."""
     fusion: Literal["attend", "sum"] = "attend"
     """What the chosen experts do with their outputs. `attend`: they confer in a small attention before the weighted
     sum. `sum`: the weighted sum alone."""
-    fusion_dim: int = Field(64, ge=1)
+    fusion_dim: int = Field(default=64, ge=1)
     """Width of that attention (`attend` only)."""
     balance: Literal["bias", "switch", "none"] = "bias"
     """How the load is evened out. `bias`: after each optimiser step the selection bias of a busy expert falls and that
     of an idle one rises, without a loss. `switch`: the loss of the Switch Transformer."""
-    bias_rate: float = Field(1e-3, gt=0)
+    bias_rate: float = Field(default=1e-3, gt=0)
     """Step of the selection bias (`bias` only)."""
-    balance_weight: float = Field(0.01, ge=0)
+    balance_weight: float = Field(default=0.01, ge=0)
     """Weight of the balance loss (`switch` only)."""
-    z_loss_weight: float = Field(1e-3, ge=0)
+    z_loss_weight: float = Field(default=1e-3, ge=0)
     """Weight of the mean squared log-partition of the router, which keeps its logits small; 0: none."""
 
     @model_validator(mode="after")

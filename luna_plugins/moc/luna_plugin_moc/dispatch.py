@@ -1,6 +1,7 @@
 """Sending tokens to their experts and back: no capacity, nothing dropped, so one token never sees another.
 
-Shape letters: N tokens, K experts per token, M = N·K, E experts, D width, F hidden width of an expert, R rows of a table.
+Shape letters: N tokens, K experts per token, M = N·K, E experts, D width, F hidden width of an expert, R rows of a
+table.
 
 The (token, expert) pairs are sorted by expert; each expert then works on one contiguous run of rows, as SwiGLU,
 E(x) = W₂(silu(W₁x) ⊙ W₃x). An expert without tokens is skipped, and one token costs only the weights of its own
@@ -14,7 +15,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 ROWS_AT_ONCE = 1024
@@ -53,7 +54,8 @@ def expert_mlp(x: Tensor, w13: Tensor, w2: Tensor, plan: Plan) -> Tensor:
 
     Args:
         x: (N, D) in the dtype to compute in.
-        w13: (E, 2F, D) the gates' and values' weights, in any dtype; an expert's weights are cast when it runs.
+        w13: (E, 2F, D) the gates' and values' weights, in the dtype of x; without gradients in any: an expert's weights
+            are cast when it runs, so that one token does not pay for all experts.
         w2: (E, D, F).
         plan: of `make_plan`.
 
@@ -61,7 +63,8 @@ def expert_mlp(x: Tensor, w13: Tensor, w2: Tensor, plan: Plan) -> Tensor:
         (M, D) outputs, unweighted, in the plan's order; row `plan.inverse[n, k]` is slot k of token n.
     """
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
-        return _mlp_op(x, w13, w2, plan.order, plan.counts)[0]
+        y: Tensor = _mlp_op(x, w13, w2, plan.order, plan.counts)[0]
+        return y
     with torch.autocast(x.device.type, enabled=False):
         return _mlp(x, w13, w2, plan.order, plan.counts, keep=False)[0]
 
@@ -127,13 +130,13 @@ def _mlp_backward(
         run = slice(start, start + count)
         gate, value, grad = gates[run], values[run], grad_y[run]
         act = F.silu(gate)
-        _matmul_into(grad.t(), act * value, grad_w2[expert])
-        grad_act = torch.mm(grad, w2[expert].to(x.dtype))
+        torch.mm(grad.t(), act * value, out=grad_w2[expert])
+        grad_act = torch.mm(grad, w2[expert])
         both = x.new_empty(count, 2 * hidden)
         torch.mul(grad_act, act, out=both[:, hidden:])
         both[:, :hidden] = torch.ops.aten.silu_backward(grad_act.mul_(value), gate)
-        _matmul_into(both.t(), x.index_select(0, tokens[run]), grad_w13[expert])
-        torch.mm(both, w13[expert].to(x.dtype), out=grad_rows[run])
+        torch.mm(both.t(), x.index_select(0, tokens[run]), out=grad_w13[expert])
+        torch.mm(both, w13[expert], out=grad_rows[run])
         start += count
     inverse = torch.empty_like(order).scatter_(0, order, torch.arange(rows, device=order.device))
     return _sum_rows(grad_rows, inverse.view(-1, top_k)), grad_w13, grad_w2
@@ -160,13 +163,6 @@ def _back_mlp(ctx: Any, grad_y: Tensor | None, *_unused: Any) -> tuple[Any, ...]
 _mlp_op.register_autograd(_back_mlp, setup_context=_save_mlp)
 
 
-def _matmul_into(a: Tensor, b: Tensor, out: Tensor) -> None:
-    if a.dtype == out.dtype:
-        torch.mm(a, b, out=out)
-    else:
-        out.copy_(torch.mm(a, b))
-
-
 def _sum_rows(table: Tensor, index: Tensor, weights: Tensor | None = None) -> Tensor:
     """Σ_k weights[n, k] · table[index[n, k]] -> (N, D), summed in slot order, so the result is deterministic."""
     if not index.numel():
@@ -185,7 +181,8 @@ def combine(table: Tensor, weights: Tensor, index: Tensor) -> Tensor:
     Returns:
         (N, D), Σ_k weights[n, k] · table[index[n, k]], in the dtype of `weights`.
     """
-    return _combine_op(table, weights, index)
+    y: Tensor = _combine_op(table, weights, index)
+    return y
 
 
 @torch.library.custom_op("luna_moc::combine", mutates_args=())
@@ -216,7 +213,7 @@ def _(grad: Tensor, table: Tensor, weights: Tensor, index: Tensor) -> tuple[Tens
     return torch.empty_like(table), torch.empty_like(weights)
 
 
-def _save_combine(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001
+def _save_combine(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs)
 
 

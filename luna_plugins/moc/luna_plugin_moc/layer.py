@@ -10,7 +10,7 @@ needs no decode state, and gives the same in a batch, alone, in prefill and in d
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luna_kernel.base.errors import ConfigError
@@ -100,7 +100,11 @@ class CollaborativeExperts(Layer):
                     logits = logits + scores
                 routing = self._choose(logits)
                 plan = make_plan(routing.experts, self.config.num_experts)
-                table, index = expert_mlp(work, self.w13, self.w2, plan), plan.inverse
+                w13: Tensor = self.w13
+                w2: Tensor = self.w2
+                if torch.is_grad_enabled():  # cast once for both passes; without gradients only what runs is cast
+                    w13, w2 = w13.to(low), w2.to(low)
+                table, index = expert_mlp(work, w13, w2, plan), plan.inverse
             y = combine(table, routing.weights, index)
             if self.fusion is not None:
                 y = y + self.fusion(table, routing.weights, index)

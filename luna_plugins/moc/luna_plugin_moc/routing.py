@@ -68,7 +68,8 @@ def z_loss(routing: Routing, mask: Tensor | None) -> Tensor:
 
 def entropy(probabilities: Tensor) -> Tensor:
     """Entropy in nats over the last dimension."""
-    return torch.special.entr(probabilities).sum(-1)
+    total: Tensor = torch.special.entr(probabilities).sum(-1)
+    return total
 
 
 def statistics(routing: Routing, mask: Tensor | None) -> dict[str, Tensor]:

@@ -10,11 +10,10 @@ DIMS = Dims(
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     yield
     torch.set_num_threads(before)
 
@@ -24,7 +23,7 @@ def dims():
     return DIMS
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_layer():
     """make_layer(stir=True, **fields): a layer, its weights moved away from birth if `stir`."""
     from luna_plugin_moc.config import MoCConfig
@@ -44,7 +43,7 @@ def make_layer():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def context():
     """context(B, T, segment_ids=None): what a layer is told."""
 

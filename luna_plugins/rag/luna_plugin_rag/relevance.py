@@ -26,9 +26,11 @@ from luna_kernel.data.portuguese import terms
 from luna_kernel.data.sentences import sentences
 
 FEATURES = ("lexical", "fuzzy", "covered", "sentence", "window", "near")
-WEIGHTS = (2.28, 3.70, 2.11, 2.20, 1.73, 1.68)
-CALIBRATION = (-6.0, 0.5, 1.0)
+WEIGHTS = (2.24, 3.67, 2.10, 2.19, 1.67, 1.74)
+CALIBRATION = (-9.91, 0.89, 0.81)
 """Intercept, slope of the score, slope of the lead over the best other candidate."""
+MAX_LEAD = 3.0
+"""A longer lead says no more; it also bounds what a collection of one passage can claim."""
 
 _REACH = 3
 """Terms at most this far apart are neighbours."""
@@ -53,12 +55,13 @@ class AlignmentReranker(Reranker):
 def calibrate(score: float, lead: float) -> float:
     """The probability that a passage with that score answers the question; `lead` is 0 or less for all but the best."""
     intercept, slope, lead_slope = CALIBRATION
-    return 1 / (1 + math.exp(-(intercept + slope * score + lead_slope * lead)))
+    return 1 / (1 + math.exp(-(intercept + slope * score + lead_slope * min(lead, MAX_LEAD))))
 
 
 def _best_other(scores: Sequence[float], place: int) -> float:
-    """The best score but that at `place`; 0 where there is no other."""
-    return max((score for other, score in enumerate(scores) if other != place), default=0.0)
+    """The best score but that at `place`; where there is no other, one that it is as far ahead of as half of `MAX_LEAD`."""
+    others = (score for other, score in enumerate(scores) if other != place)
+    return max(others, default=scores[place] - MAX_LEAD / 2)
 
 
 class Question:

@@ -15,20 +15,21 @@ class StateSpaceConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    expand: int = Field(1, ge=1)
-    """Inner width as a multiple of the model's width. At 1 a layer has about the parameters of an attention layer; at 2,
-    Mamba's own choice for blocks without a feed-forward layer, it has about one and a half times as many."""
-    head_dim: int | None = Field(None, ge=1)
-    """Channels of one head. Default: 64, or the largest power of two below it that divides the inner width."""
-    state_dim: int = Field(128, ge=1)
+    expand: int = Field(default=1, ge=1)
+    """Inner width as a multiple of the model's width. At 1 a layer has about the parameters of an attention layer; at
+    2, Mamba's own choice for blocks without a feed-forward layer, it has about one and a half times as many."""
+    head_dim: int | None = Field(default=None, ge=1)
+    """Channels of one head. Default: the largest power of two up to 64 that divides the inner width into four heads or
+    more."""
+    state_dim: int = Field(default=128, ge=1)
     """Numbers that each channel remembers."""
-    conv_width: int = Field(4, ge=0)
+    conv_width: int = Field(default=4, ge=0)
     """Tokens that the short causal convolution sees; 0: there is no convolution."""
-    chunk_size: int = Field(64, ge=1)
+    chunk_size: int = Field(default=64, ge=1)
     """Tokens that the scan treats as one matrix product. Changes speed, not the result."""
-    step_min: float = Field(2e-4, gt=0)
+    step_min: float = Field(default=2e-4, gt=0)
     """Smallest initial step: its head remembers about 1 / step_min tokens."""
-    step_max: float = Field(0.1, gt=0)
+    step_max: float = Field(default=0.1, gt=0)
     """Largest initial step. The heads' steps are spread between the two, evenly in the logarithm."""
 
     @model_validator(mode="after")
@@ -43,7 +44,7 @@ class HybridConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    attention: AttentionConfig = Field(default_factory=AttentionConfig)
+    attention: AttentionConfig = AttentionConfig()
     """The attention's configuration."""
-    ssm: StateSpaceConfig = Field(default_factory=StateSpaceConfig)
+    ssm: StateSpaceConfig = StateSpaceConfig()
     """The state space's configuration."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 NUMBERS_AT_ONCE = 1 << 17
@@ -43,9 +43,7 @@ def _same_run(runs: Tensor | None, width: int) -> list[Tensor | None]:
         return [None] * width
     longer = F.pad(runs, (width - 1, 0))
     length = runs.shape[1]
-    return [
-        (longer[:, width - 1 - j : width - 1 - j + length] == runs)[..., None] if j else None for j in range(width)
-    ]
+    return [(longer[:, width - 1 - j : width - 1 - j + length] == runs)[..., None] if j else None for j in range(width)]
 
 
 def _stretches(u: Tensor, before: Tensor, exact: torch.dtype) -> Any:
@@ -69,7 +67,9 @@ def _filter(inputs: Tensor, weight: Tensor, bias: Tensor, same: list[Tensor | No
         mask = same[j]
         if mask is not None:
             shifted = shifted * mask[:, part]
-        total = torch.addcmul(total, shifted, weight[:, -1 - j]) if j == 0 else total.addcmul_(shifted, weight[:, -1 - j])
+        total = (
+            torch.addcmul(total, shifted, weight[:, -1 - j]) if j == 0 else total.addcmul_(shifted, weight[:, -1 - j])
+        )
     return total
 
 

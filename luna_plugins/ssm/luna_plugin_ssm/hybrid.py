@@ -11,7 +11,7 @@ import dataclasses
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luna_kernel.contracts.layers import Context, Dims, Layer

@@ -1,6 +1,7 @@
 """Selective state space, a mixer that costs the same for every token however long the text.
 
-Shape letters: B batch, T tokens, D width, I = H·P inner width, H heads, P channels of a head, N state numbers per channel.
+Shape letters: B batch, T tokens, D width, I = H·P inner width, H heads, P channels of a head, N state numbers per
+channel.
 
     [z, x, B, C, δ] = W_in u;  (x, B, C) = silu(conv(x, B, C));  Δ = softplus(δ + δ₀)
     h_t = exp(−e^{A_log} Δ_t) h_{t−1} + Δ_t x_t B_tᵀ;  y_t = h_t C_t + D x_t;  out = W_out · norm(y ⊙ silu(z))
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luna_kernel.base.errors import ConfigError
@@ -28,7 +29,7 @@ from .state import SSMState, make_packing
 
 t = catalogue(__package__)
 
-LARGEST_HEAD = 64
+LARGEST_HEAD, FEWEST_HEADS = 64, 4
 
 
 class StateSpace(Layer):
@@ -42,7 +43,7 @@ class StateSpace(Layer):
         super().__init__()
         self.config, self.eps = config, dims.norm_eps
         self.inner = config.expand * dims.d_model
-        self.head_dim = config.head_dim or math.gcd(self.inner, LARGEST_HEAD)
+        self.head_dim = config.head_dim or _head_dim(self.inner)
         if self.inner % self.head_dim:
             raise ConfigError(
                 t("head_dim.divides", inner=self.inner, head_dim=self.head_dim),
@@ -104,8 +105,8 @@ class StateSpace(Layer):
         mixed = u
         if self.config.conv_width:
             mixed = convolve(u, before, self.conv_weight, self.conv_bias, packing.runs)
-        inputs, write, read = mixed.split([self.inner, self.config.state_dim, self.config.state_dim], dim=-1)
-        inputs = inputs.unflatten(-1, (self.heads, self.head_dim))
+        inputs, write, read = mixed.split_with_sizes([self.inner, self.config.state_dim, self.config.state_dim], dim=-1)
+        inputs = inputs.view(*inputs.shape[:-1], self.heads, self.head_dim)
         y, hidden = scan(
             inputs, step, rate, write, read, fresh.hidden, runs=packing.runs, chunk_size=self.config.chunk_size
         )
@@ -116,7 +117,7 @@ class StateSpace(Layer):
         return packing.move_back(self._finish(y, inputs, z)).to(x.dtype)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        parts = F.linear(x, self.in_proj).split([self.inner, self.channels, self.heads], dim=-1)
+        parts = F.linear(x, self.in_proj).split_with_sizes([self.inner, self.channels, self.heads], dim=-1)
         return parts[0], parts[1], parts[2]
 
     def _steps(self, delta: Tensor, exact: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -135,8 +136,8 @@ class StateSpace(Layer):
             exact = torch.promote_types(u.dtype, torch.float32)
             filtered = (window.to(exact) * self.conv_weight.t().to(exact)).sum(1) + self.conv_bias.to(exact)
             mixed, state.inputs = F.silu(filtered).to(u.dtype), window[:, 1:].to(state.inputs.dtype)
-        inputs, write, read = mixed.split([self.inner, self.config.state_dim, self.config.state_dim], dim=-1)
-        inputs = inputs.unflatten(-1, (self.heads, self.head_dim))
+        inputs, write, read = mixed.split_with_sizes([self.inner, self.config.state_dim, self.config.state_dim], dim=-1)
+        inputs = inputs.view(*inputs.shape[:-1], self.heads, self.head_dim)
         y, state.hidden = advance(inputs, step, rate, write, read, state.hidden)
         state.segment = torch.where(state.segment != 0, state.segment, 1)
         return self._finish(y, inputs, z)[:, None].to(x.dtype)
@@ -147,3 +148,11 @@ class StateSpace(Layer):
         chunk = min(self.config.chunk_size, context_length)
         products = self.in_proj.numel() + self.out_proj.numel() + self.config.conv_width * self.channels
         return 2.0 * (products + chunk * (inner + width) + 2 * inner * width)
+
+
+def _head_dim(inner: int) -> int:
+    """The largest power of two up to 64 that makes at least four heads, so that memories of several lengths exist."""
+    size = math.gcd(inner, LARGEST_HEAD)
+    while size > 1 and inner // size < FEWEST_HEADS:
+        size //= 2
+    return size

@@ -177,8 +177,14 @@ def _(
     chunk: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     like = torch.empty_like
-    return (x.new_empty(x.shape), like(step), like(rate), write.new_empty(write.shape), read.new_empty(read.shape),
-            like(last))
+    return (
+        x.new_empty(x.shape),
+        like(step),
+        like(rate),
+        write.new_empty(write.shape),
+        read.new_empty(read.shape),
+        like(last),
+    )
 
 
 def _backward(
@@ -195,7 +201,7 @@ def _backward(
     states: Tensor,
     chunk_size: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    batch, length, heads, size = x.shape
+    batch, length = x.shape[:2]
     width, low = last.shape[-1], x.dtype
     grad_x = x.new_empty(x.shape)
     grad_step = step.new_empty(step.shape)
@@ -250,9 +256,7 @@ def _back(ctx: Any, grad_y: Tensor | None, grad_state: Tensor | None, _states: A
 _scan_op.register_autograd(_back, setup_context=_save)
 
 
-def advance(
-    x: Tensor, step: Tensor, rate: Tensor, write: Tensor, read: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
+def advance(x: Tensor, step: Tensor, rate: Tensor, write: Tensor, read: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """One token: x (B, H, P), step (B, H), write and read (B, N), state (B, H, P, N) -> y (B, H, P) and the new state.
 
     Costs the same however long the text before it was.

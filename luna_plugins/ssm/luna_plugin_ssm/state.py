@@ -1,6 +1,7 @@
 """What a request remembers of its past in one state-space layer: a constant amount, however long the text.
 
-Shape letters: B batch, H heads, P channels of a head, N state numbers per channel, W width of the convolution, C channels.
+Shape letters: B batch, H heads, P channels of a head, N state numbers per channel, W width of the convolution,
+C channels.
 """
 
 from __future__ import annotations

@@ -1,0 +1,84 @@
+"""What one can set about knowledge: how documents are cut, searched and shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class ParagraphConfig(BaseModel):
+    """Settings of the chunker `paragraph`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_chars: int = Field(default=900, ge=40, le=100_000)
+    """Characters of a chunk at most."""
+    max_words: int | None = Field(default=None, ge=8)
+    """Words of a chunk at most, for models with little room; None: only characters count."""
+    min_chars: int = Field(default=200, ge=0)
+    """Shorter paragraphs are put together with the next ones of their section."""
+    headings: bool = True
+    """Whether a heading begins a new chunk and is kept as its context."""
+
+    @model_validator(mode="after")
+    def _order(self) -> ParagraphConfig:
+        if self.min_chars > self.max_chars:
+            raise ValueError("min_chars must not exceed max_chars")
+        return self
+
+
+def _as_node(value: Any) -> Any:
+    node = {"name": value} if isinstance(value, str) else value
+    if isinstance(node, dict) and not isinstance(node.get("name"), str):
+        raise ValueError("a component needs a name")
+    return node
+
+
+class KnowledgeConfig(BaseModel):
+    """Settings of a knowledge base. Those of chunker and retrievers decide what is stored; the rest may change freely."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    chunker: dict[str, Any] = Field(default_factory=lambda: {"name": "paragraph"})
+    """The chunker as a node: its name and its own settings; a name alone may be given as text."""
+    retrievers: tuple[dict[str, Any], ...] | None = None
+    """The retrievers as nodes; None: `bm25` and `tfidf`, and `faiss` where that plugin is on."""
+    reranker: dict[str, Any] | None = Field(default_factory=lambda: {"name": "alignment"})
+    """What orders the fused hits anew; None: their order by fusion stands, and every hit counts as relevant."""
+    candidates: int = Field(default=30, ge=1, le=1000)
+    """How many hits of each retriever are fused, and how many of those the reranker sees."""
+    fusion_weights: dict[str, float] = Field(default_factory=dict)
+    """Weight of a retriever in the fusion, by its name; 1 where none is given."""
+    threshold: float = Field(default=0.2, ge=0, le=1)
+    """Least probability that the best passage answers the question; below it nothing was found."""
+
+    @field_validator("chunker", "reranker", mode="before")
+    @classmethod
+    def _node(cls, value: Any) -> Any:
+        return _as_node(value)
+
+    @field_validator("retrievers", mode="before")
+    @classmethod
+    def _nodes(cls, value: Any) -> Any:
+        nodes = tuple(_as_node(item) for item in value) if isinstance(value, list | tuple) else value
+        if isinstance(nodes, tuple):
+            names = [node["name"] for node in nodes if isinstance(node, dict)]
+            if not names or len(set(names)) != len(names):
+                raise ValueError("name at least one retriever, and each once")
+        return nodes
+
+
+class RagConfig(BaseModel):
+    """Settings of the chat step `rag`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    knowledge: KnowledgeConfig = Field(default_factory=KnowledgeConfig)
+    """How documents are cut and searched."""
+    passages: int = Field(default=4, ge=1, le=50)
+    """Passages that a question is given at most."""
+    budget: float = Field(default=0.5, gt=0, le=1)
+    """Share of the generator's context that the passages may fill."""
+    follow_up: bool = True
+    """Whether a question that leans on the one before (`e quanto custa?`) is searched together with it."""

@@ -1,0 +1,167 @@
+"""The indexes of a knowledge base: derived from its database, checked before they are read, made anew when in doubt.
+
+Each retriever has a folder. Its `index.json`, written last, names the knowledge base, the retriever with its version and
+settings, and the SHA-256 of every file. Which chunks an index lacks or has too much follows from the ids; it is brought
+up to date by adding and removing them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luna_kernel.base import durable, integrity
+from luna_kernel.base.errors import IntegrityError, StorageError
+from luna_kernel.base.messages import catalogue
+from luna_kernel.contracts.retrievers import Retriever
+from luna_kernel.plugins.registry import Component, Registry
+
+from .store import Store
+
+t = catalogue(__package__)
+
+FORMAT = 1
+_MARKER, _DATA = "index.json", "data"
+_BATCH = 2000
+
+
+@dataclass
+class Index:
+    """One retriever of a knowledge base, with what it was made of."""
+
+    name: str
+    component: Component
+    settings: dict[str, Any]
+    retriever: Retriever
+    saved: bool
+    """Whether the folder holds just this state."""
+
+
+class Indexes:
+    """The retrievers of one knowledge base.
+
+    Args:
+        folder: where their folders lie.
+        store: the truth.
+        registry: where the retrievers are.
+        nodes: the retrievers as nodes.
+        say: told when an index was damaged and is made anew.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        store: Store,
+        registry: Registry,
+        nodes: tuple[Mapping[str, Any], ...],
+        say: Callable[[str], None],
+    ) -> None:
+        self._folder = folder
+        self._store = store
+        self._registry = registry
+        self._say = say
+        self._nodes = nodes
+        self._indexes: list[Index] = []
+        self._generation = -1
+
+    def current(self) -> list[Index]:
+        """The retrievers, up to date with the database."""
+        generation = self._store.generation
+        if generation != self._generation:
+            if not self._indexes:
+                self._indexes = [self._open(node) for node in self._nodes]
+            wanted = self._store.chunk_ids()
+            self._indexes = [self._follow(index, wanted) for index in self._indexes]
+            self._generation = generation
+        return self._indexes
+
+    def save(self) -> None:
+        """Write the indexes that differ from what is on the disk; only whoever holds the lock may."""
+        for index in self.current():
+            if not index.saved:
+                self._write(index)
+                index.saved = True
+
+    # --- one index -------------------------------------------------------------------------------------------------
+
+    def _open(self, node: Mapping[str, Any]) -> Index:
+        name = str(node["name"])
+        component = self._registry.get("retriever", name, where="knowledge.retrievers")
+        config = component.make_config(node, where=f"knowledge.retrievers.{name}")
+        settings = {} if config is None else config.model_dump(mode="json")
+        folder = self._folder / name
+        try:
+            durable.recover(folder, marker=_MARKER)
+        except StorageError:  # a read-only place: what lies there can still be read
+            pass
+        try:
+            if (folder / _MARKER).is_file():
+                manifest = self._check(folder, component, settings)
+                if manifest is not None:
+                    loaded = component.load().load(config, folder / _DATA, self._registry)
+                    return Index(name, component, settings, loaded, saved=True)
+        except IntegrityError as error:
+            self._say(t("index.damaged", name=name, reason=error.text))
+        return Index(name, component, settings, component.load()(config, self._registry), saved=False)
+
+    def _check(self, folder: Path, component: Component, settings: dict[str, Any]) -> dict[str, Any] | None:
+        """The manifest, if the index is whole; None if it is of other settings or another knowledge base.
+
+        Raises:
+            IntegrityError: it is damaged.
+        """
+        manifest = integrity.read_json(folder / _MARKER)
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+            raise IntegrityError(t("index.bad_manifest", path=folder / _MARKER))
+        made_of = {key: manifest.get(key) for key in ("format", "knowledge", "retriever", "version", "settings")}
+        if made_of != self._made_of(component, settings):
+            return None
+        integrity.check(folder, manifest["files"])
+        return manifest
+
+    def _made_of(self, component: Component, settings: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "knowledge": self._store.id,
+            "retriever": component.name,
+            "version": component.version,
+            "settings": settings,
+        }
+
+    def _follow(self, index: Index, wanted: set[int]) -> Index:
+        """Bring an index to hold just the chunks of the database."""
+        held = index.retriever.ids()
+        gone, new = held - wanted, wanted - held
+        if not gone and not new:
+            return index
+        if len(gone) > len(wanted):  # hardly anything stays: making it anew is cheaper and leaves nothing behind
+            return self._anew(index, wanted)
+        index.saved = False
+        index.retriever.remove(sorted(gone))
+        self._add(index.retriever, new)
+        return self._anew(index, wanted) if index.retriever.wants_rebuild else index
+
+    def _anew(self, index: Index, wanted: set[int]) -> Index:
+        config = index.component.make_config(index.settings)
+        retriever = index.component.load()(config, self._registry)
+        self._add(retriever, wanted, at_once=True)
+        return Index(index.name, index.component, index.settings, retriever, saved=False)
+
+    def _add(self, retriever: Retriever, ids: set[int], *, at_once: bool = False) -> None:
+        """Add chunks; all at once to an empty retriever, which may learn from what it is given first."""
+        ordered = sorted(ids)
+        size = max(len(ordered), 1) if at_once or not len(retriever) else _BATCH
+        for begin in range(0, len(ordered), size):
+            rows = list(self._store.texts(ordered[begin : begin + size]))
+            retriever.add([chunk_id for chunk_id, _ in rows], [text for _, text in rows])
+
+    def _write(self, index: Index) -> None:
+        with durable.replace_folder(self._folder / index.name, marker=_MARKER) as new:
+            durable.make_folder(new / _DATA)
+            index.retriever.save(new / _DATA)
+            manifest = self._made_of(index.component, index.settings)
+            manifest["chunks"] = len(index.retriever)
+            manifest["files"] = integrity.seal(new, exclude=[_MARKER])
+            durable.write_json(new / _MARKER, manifest)

@@ -1,0 +1,270 @@
+"""A knowledge base: a folder with a SQLite database, which is the truth, and an index per retriever, derived from it.
+
+    kb = KnowledgeBase.open(folder, registry)
+    summary = kb.sync([Path("docs")])
+    for passage in kb.search("Qual é o prazo?", 4).passages: ...
+
+Only the process that holds the lock writes; any number search meanwhile. A death at any moment leaves whole files in or
+out of the database, and indexes that are brought up to date at the next opening.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from luna_kernel.base import durable
+from luna_kernel.base.errors import UsageError
+from luna_kernel.base.messages import catalogue
+from luna_kernel.base.paths import data_dir, is_safe_name
+from luna_kernel.contracts.data import Chunk, Document
+from luna_kernel.contracts.retrievers import Chunker, Reranker
+from luna_kernel.data.portuguese import fold
+from luna_kernel.plugins.registry import Registry
+
+from .config import KnowledgeConfig
+from .indexes import Indexes
+from .reading import Changes, compare, list_files, read
+from .search import Found, Searcher
+from .store import DATABASE, FileState, Store
+
+t = catalogue(__package__)
+
+Progress = Callable[[int, int, str], None]
+"""Told (files done, files to do, source) while reading."""
+
+_FLUSH_SECONDS, _FLUSH_FILES, _FLUSH_CHARS = 1.0, 200, 16_000_000
+
+
+@dataclass
+class Summary:
+    """What a synchronisation found and did."""
+
+    added: list[str] = field(default_factory=list)
+    updated: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    unchanged: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Files of which nothing is in the knowledge base, with the reason."""
+    partly: dict[str, list[str]] = field(default_factory=dict)
+    """Files of which some places could not be read, with the reasons."""
+    files: int = 0
+    documents: int = 0
+    chunks: int = 0
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as `--json` prints it."""
+        return {**self.__dict__, "seconds": round(self.seconds, 3)}
+
+
+class KnowledgeBase:
+    """One open knowledge base; see the module.
+
+    Args:
+        folder: where it lies; made if missing.
+        registry: where retrievers, chunker, reranker and readers are.
+        config: see `KnowledgeConfig`.
+        say: told what people should know: an index that was damaged and is made anew.
+
+    Raises:
+        UsageError: the folder holds something else, or a newer format; a component is unknown.
+        IntegrityError: the database is damaged.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        registry: Registry,
+        config: KnowledgeConfig | None = None,
+        *,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.folder = folder
+        self.config = config or KnowledgeConfig()
+        self._registry = registry
+        chunker = registry.get("chunker", self.config.chunker["name"], where="knowledge.chunker")
+        chunker_config = chunker.make_config(self.config.chunker, where="knowledge.chunker")
+        self._chunker: Chunker = chunker.load()(chunker_config)
+        settings = {} if chunker_config is None else chunker_config.model_dump(mode="json")
+        self._fingerprint = json.dumps([chunker.name, chunker.version, settings], sort_keys=True)
+        reranker = self._reranker()
+        nodes = self.config.retrievers or default_retrievers(registry)
+        if folder.is_dir() and not (folder / DATABASE).exists() and _has_content(folder):
+            raise UsageError(t("kb.foreign", path=folder), hint=t("kb.foreign.hint"))
+        self.store = Store(folder)
+        self._indexes = Indexes(folder / "index", self.store, registry, nodes, say)
+        self._searcher = Searcher(self.store, self._indexes, reranker, self.config)
+
+    def _reranker(self) -> Reranker | None:
+        if self.config.reranker is None:
+            return None
+        component = self._registry.get("reranker", self.config.reranker["name"], where="knowledge.reranker")
+        made: Reranker = component.load()(component.make_config(self.config.reranker, where="knowledge.reranker"))
+        return made
+
+    @classmethod
+    def open(cls, folder: Path, registry: Registry, config: KnowledgeConfig | None = None, **options: Any) -> KnowledgeBase:
+        """Open one that is there.
+
+        Raises:
+            UsageError: there is none; and see the class.
+        """
+        if not (folder / DATABASE).is_file():
+            raise UsageError(t("kb.missing", path=folder), hint=t("kb.missing.hint"))
+        return cls(folder, registry, config, **options)
+
+    def close(self) -> None:
+        """Close the database."""
+        self.store.close()
+
+    def __enter__(self) -> KnowledgeBase:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """How many chunks there are."""
+        return self.store.counts()["chunks"]
+
+    # --- filling ---------------------------------------------------------------------------------------------------
+
+    def sync(
+        self, paths: Sequence[Path], *, progress: Progress | None = None, wait: float = 30.0, rebuild: bool = False
+    ) -> Summary:
+        """Make the knowledge base hold just the documents at `paths`; what has not changed is not read again.
+
+        Args:
+            paths: folders and files.
+            progress: see `Progress`.
+            wait: seconds to wait for another process that is writing.
+            rebuild: read everything anew.
+
+        Raises:
+            UsageError: a path does not exist; nothing at all could be read; another process keeps writing.
+            StorageError: the disk refused; what was there before is whole.
+        """
+        begin = time.perf_counter()
+        listing = list_files(paths, self._registry)
+        with durable.lock(self.folder / "lock", wait=wait):
+            self._cut_anew_if_settings_changed()
+            known = {} if rebuild else self.store.files()
+            changes = compare(listing, known)
+            if rebuild:
+                changes.removed = [source for source in self.store.files() if source not in listing.files]
+            self.store.remove(changes.removed)
+            self.store.touch(changes.touched)
+            self._read(changes, progress)
+            summary = self._summary(changes, {**listing.skipped, **changes.unreadable})
+            if not summary.chunks:
+                raise _nothing_read(paths, summary.skipped)
+            self._indexes.save()
+        summary.seconds = time.perf_counter() - begin
+        return summary
+
+    def _cut_anew_if_settings_changed(self) -> None:
+        if self.store.meta("chunker") == self._fingerprint:
+            return
+        if len(self):
+            self.store.cut_again(self._chunker.chunk, self._fingerprint)
+        else:
+            self.store.set_meta("chunker", self._fingerprint)
+
+    def _read(self, changes: Changes, progress: Progress | None) -> None:
+        """Read what is new or changed, and commit now and then, so that a death costs a second of work."""
+        states = changes.new + changes.changed
+        pending: list[tuple[FileState, list[tuple[Document, list[Chunk]]]]] = []
+        chars, since = 0, time.monotonic()
+        for done, (state, documents, reasons) in enumerate(read(states, self._registry), 1):
+            known = FileState(**{**state.__dict__, "reasons": tuple(reasons)})
+            pending.append((known, [(document, self._chunker.chunk(document)) for document in documents]))
+            chars += sum(len(document.text) for document in documents)
+            if len(pending) >= _FLUSH_FILES or chars > _FLUSH_CHARS or time.monotonic() - since > _FLUSH_SECONDS:
+                self.store.put(pending)
+                pending, chars, since = [], 0, time.monotonic()
+            if progress is not None:
+                progress(done, len(states), state.source)
+        self.store.put(pending)
+
+    def _summary(self, changes: Changes, skipped: dict[str, str]) -> Summary:
+        files = self.store.files()
+        empty = self.store.files_without_documents()
+        partly: dict[str, list[str]] = {}
+        for source, state in files.items():
+            if source in empty:
+                skipped[source] = "; ".join(state.reasons) or t("read.nothing")
+            elif state.reasons:
+                partly[source] = list(state.reasons)
+        return Summary(
+            added=[state.source for state in changes.new if state.source not in empty],
+            updated=[state.source for state in changes.changed if state.source not in empty],
+            removed=changes.removed,
+            unchanged=len([source for source in changes.unchanged if source not in empty]) + len(changes.touched),
+            skipped=dict(sorted(skipped.items())),
+            partly=partly,
+            **self.store.counts(),
+        )
+
+    # --- asking ----------------------------------------------------------------------------------------------------
+
+    def search(self, query: str, k: int = 4, *, threshold: float | None = None) -> Found:
+        """The passages that answer `query`, best first; none where the best is less likely than the threshold.
+
+        Args:
+            query: the question.
+            k: passages at most.
+            threshold: least probability of the best; None for the config's.
+        """
+        return self._searcher.search(query, k, threshold=self.config.threshold if threshold is None else threshold)
+
+    def warm_up(self) -> None:
+        """Load the indexes now, so that the first question need not wait for them."""
+        self._indexes.current()
+
+
+def default_retrievers(registry: Registry) -> tuple[dict[str, Any], ...]:
+    """`bm25` and `tfidf`, and `faiss` where it is on."""
+    optional = [name for name in ("faiss",) if registry.find("retriever", name)]
+    return tuple({"name": name} for name in ("bm25", "tfidf", *optional))
+
+
+def place_of(name_or_path: str) -> Path:
+    """The folder of a knowledge base that is named (`manuais`) or given as a path (`./kb`, `/tmp/kb`).
+
+    Raises:
+        UsageError: neither a safe name nor a path.
+    """
+    if "/" in name_or_path or name_or_path.startswith((".", "~")):
+        return Path(name_or_path).expanduser()
+    if not is_safe_name(name_or_path):
+        raise UsageError(t("kb.bad_name", name=name_or_path[:80]), hint=t("kb.bad_name.hint"))
+    return data_dir() / "knowledge" / name_or_path
+
+
+def place_for(paths: Sequence[Path]) -> Path:
+    """The folder of the knowledge base that belongs to these folders: always the same for the same ones."""
+    resolved = [str(path.expanduser().resolve()) for path in paths]
+    digest = hashlib.sha256("\n".join(resolved).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    name = re.sub(r"[^a-z0-9]+", "-", fold(Path(resolved[0]).name)).strip("-")[:40] or "docs"
+    return data_dir() / "knowledge" / "by-folder" / f"{name}-{digest}"
+
+
+def _has_content(folder: Path) -> bool:
+    return any(not item.name.startswith(".") and item.name not in ("lock", "index") for item in folder.iterdir())
+
+
+def _nothing_read(paths: Sequence[Path], skipped: dict[str, str]) -> UsageError:
+    where = ", ".join(str(path) for path in paths)
+    if not skipped:
+        return UsageError(t("docs.empty", path=where), hint=t("docs.empty.hint"))
+    lines = [f"  {source}: {reason}" for source, reason in list(skipped.items())[:5]]
+    if len(skipped) > 5:
+        lines.append(t("docs.more", count=len(skipped) - 5))
+    return UsageError("\n".join([t("docs.nothing_read", path=where), *lines]), hint=t("docs.empty.hint"))

@@ -1,0 +1,164 @@
+"""From folders to documents: which files there are, which have changed, and what reading them gave.
+
+Reading happens in the kernel's bounded worker, through the registered readers; a file that cannot be read is reported
+with its reason and hinders no other.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from luna_kernel.base.errors import UsageError
+from luna_kernel.base.integrity import hash_file
+from luna_kernel.base.messages import catalogue
+from luna_kernel.base.storage import size_text
+from luna_kernel.contracts.data import Document, ReadResult, Record
+from luna_kernel.data.reading import MAX_BYTES, FileReading, read_files, readers_by_extension
+from luna_kernel.plugins.registry import Registry
+
+from .store import FileState
+
+t = catalogue(__package__)
+
+_RACY_NS = 2_000_000_000
+"""A file that was changed so shortly before it was looked at may have changed again within the clock's grain."""
+
+
+@dataclass
+class Listing:
+    """The files of the given folders."""
+
+    files: dict[str, Path] = field(default_factory=dict)
+    """Readable files by source, in the order of their names."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Files that no reader takes, with the reason."""
+
+
+def list_files(paths: Sequence[Path], registry: Registry) -> Listing:
+    """All files below the folders and the files named, hidden ones left out; links to folders are not followed.
+
+    Raises:
+        UsageError: a path does not exist or cannot be listed.
+    """
+    known = readers_by_extension(registry)
+    listing = Listing()
+    for root in paths:
+        for source, path in _below(root, single=len(paths) == 1):
+            unique = source if source not in listing.files else str(path.resolve())
+            if path.suffix.lower() not in known:
+                listing.skipped[unique] = t("read.no_reader", formats=" ".join(sorted(known)))
+            else:
+                listing.files[unique] = path
+    return listing
+
+
+def _below(root: Path, *, single: bool) -> Iterator[tuple[str, Path]]:
+    """(source, path) of the files at or below `root`."""
+    if not root.exists():
+        raise UsageError(t("docs.missing", path=root), hint=t("docs.missing.hint"))
+    if root.is_file():
+        yield root.name, root
+        return
+
+    def refuse(error: OSError) -> None:
+        raise UsageError(t("docs.unreadable", path=error.filename, reason=error.strerror or error)) from error
+
+    for place, folders, names in os.walk(root, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(place, name)
+            if not name.startswith(".") and path.is_file():
+                inside = path.relative_to(root).as_posix()
+                yield (inside if single else f"{root.resolve().name}/{inside}"), path
+
+
+@dataclass
+class Changes:
+    """How the files differ from what the knowledge base knows."""
+
+    unchanged: list[str] = field(default_factory=list)
+    touched: list[FileState] = field(default_factory=list)
+    """The same content under new stamps."""
+    new: list[FileState] = field(default_factory=list)
+    changed: list[FileState] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+def compare(listing: Listing, known: dict[str, FileState]) -> Changes:
+    """Sort the files into unchanged, touched, new, changed and removed, by stamps and content hash."""
+    changes = Changes(removed=[source for source in known if source not in listing.files])
+    for source, path in listing.files.items():
+        old = known.get(source)
+        try:
+            status = path.stat()
+            stamps = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            if old is not None and stamps == (old.size, old.mtime_ns, old.ctime_ns) and _settled(old):
+                changes.unchanged.append(source)
+                continue
+            if status.st_size > MAX_BYTES:
+                limit = size_text(MAX_BYTES)
+                changes.unreadable[source] = t("read.too_large", size=size_text(status.st_size), limit=limit)
+                if old is not None:
+                    changes.removed.append(source)
+                continue
+            state = FileState(source, os.path.abspath(path), hash_file(path), *stamps, seen_ns=time.time_ns())
+        except OSError as error:
+            changes.unreadable[source] = error.strerror or str(error)
+            continue
+        if old is None:
+            changes.new.append(state)
+        elif old.sha256 == state.sha256:
+            changes.touched.append(state)
+        else:
+            changes.changed.append(state)
+    return changes
+
+
+def _settled(state: FileState) -> bool:
+    return max(state.mtime_ns, state.ctime_ns) + _RACY_NS < state.seen_ns
+
+
+def read(states: Iterable[FileState], registry: Registry) -> Iterator[tuple[FileState, list[Document], list[str]]]:
+    """(file, its documents, reasons why not all of it could be read), file by file."""
+    by_path = {Path(state.path): state for state in states}
+    for reading in read_files(by_path, registry, skip_bad=True):
+        state = by_path[reading.path]
+        yield state, documents_of(reading, state.source), _reasons(reading, state.source)
+
+
+def documents_of(reading: FileReading, source: str) -> list[Document]:
+    """The documents of a file; of tables and dialogues each record becomes one, with its line."""
+    result: ReadResult = reading.result
+    found = [Document(_clean(d.text), source, _clean(d.title), d.metadata) for d in result.documents]
+    for record in result.records:
+        text = _clean(_record_text(record))
+        if text.strip():
+            number = record.place.rpartition(":")[2]
+            metadata = {"line": int(number)} if number.isdigit() else {}
+            found.append(Document(text, source, Path(source).stem, metadata))
+    return found
+
+
+def _record_text(record: Record) -> str:
+    if record.text is not None:
+        return record.text
+    return "\n\n".join(message.content for message in record.messages if message.role != "system")
+
+
+def _clean(text: str) -> str:
+    """Without halves of characters and NUL, which SQLite and terminals cannot carry."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+
+
+def _reasons(reading: FileReading, source: str) -> list[str]:
+    """Why what could not be read could not, each with its place in the file."""
+    path = str(reading.path)
+    return [
+        reason if place == path else f"{place.removeprefix(path).lstrip(':')}: {reason}"
+        for place, reason in ((bad.place, bad.reason.removeprefix(f"{path}: ")) for bad in reading.result.bad)
+    ]

@@ -1,0 +1,95 @@
+"""From a question to passages: every retriever's hits, their fusion, the reranker, and what is relevant enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from luna_kernel.contracts.chat import Passage
+from luna_kernel.contracts.retrievers import Candidate, Reranker
+from luna_kernel.data.sentences import trimmed
+
+from .config import KnowledgeConfig
+from .fusion import Fused, fuse
+from .indexes import Indexes
+from .store import Store, StoredChunk
+
+_BESIDE = 0.25
+"""A further passage is given if its relevance is at least this share of the threshold."""
+
+
+@dataclass
+class Found:
+    """What a search gave."""
+
+    passages: list[Passage] = field(default_factory=list)
+    """Best first, numbered from 1; empty where nothing is relevant enough."""
+    best: float = 0.0
+    """Relevance of the best candidate, also of one below the threshold."""
+    candidates: int = 0
+    """How many chunks the retrievers found."""
+
+
+class Searcher:
+    """Searches one knowledge base."""
+
+    def __init__(self, store: Store, indexes: Indexes, reranker: Reranker | None, config: KnowledgeConfig) -> None:
+        self._store = store
+        self._indexes = indexes
+        self._reranker = reranker
+        self._config = config
+
+    def search(self, query: str, k: int, *, threshold: float) -> Found:
+        """See `KnowledgeBase.search`."""
+        indexes = self._indexes.current()
+        hits = {index.name: index.retriever.search(query, self._config.candidates) for index in indexes}
+        fused = fuse(hits, self._config.fusion_weights)
+        ranked = self._rank(query, fused[: self._config.candidates])
+        if not ranked:
+            return Found()
+        best = ranked[0][1]
+        if best < threshold:
+            return Found(best=best, candidates=len(fused))
+        kept = [item for item in ranked if item[1] >= min(best, _BESIDE * threshold)][:k]
+        passages = [_passage(number, chunk, relevance) for number, (chunk, relevance) in enumerate(kept, 1)]
+        return Found(passages, best, len(fused))
+
+    def _rank(self, query: str, fused: list[Fused]) -> list[tuple[StoredChunk, float]]:
+        """(chunk, relevance), best first. Chunks that another process removed meanwhile are left out."""
+        chunks = {chunk.id: chunk for chunk in self._store.chunks([item.chunk_id for item in fused])}
+        fused = [item for item in fused if item.chunk_id in chunks]
+        if self._reranker is None:
+            return [(chunks[item.chunk_id], 1.0) for item in fused]
+        candidates = [_candidate(chunks[item.chunk_id], item) for item in fused]
+        scores = self._reranker.score(query, candidates, self._weights(query))
+        order = sorted(range(len(fused)), key=lambda place: -scores[place])
+        relevance = self._reranker.relevance([scores[place] for place in order])
+        return [(chunks[fused[place].chunk_id], value) for place, value in zip(order, relevance, strict=True)]
+
+    def _weights(self, query: str) -> dict[str, float]:
+        for index in self._indexes.current():
+            weights = index.retriever.term_weights(query)
+            if weights:
+                return weights
+        return {}
+
+
+def _candidate(chunk: StoredChunk, item: Fused) -> Candidate:
+    return Candidate(chunk.id, chunk.text, chunk.title, chunk.heading, item.scores)
+
+
+def _passage(number: int, chunk: StoredChunk, relevance: float) -> Passage:
+    """A chunk as a passage: white space at its ends left out, offsets and line with it."""
+    start, end = trimmed(chunk.text, (0, len(chunk.text)))
+    fixed = "line" in chunk.metadata
+    return Passage(
+        number=number,
+        source=chunk.source,
+        title=chunk.title,
+        heading=chunk.heading,
+        text=chunk.text[start:end],
+        start=chunk.start + start,
+        end=chunk.start + end,
+        score=relevance,
+        line=chunk.line if fixed else chunk.line + chunk.text.count("\n", 0, start),
+        metadata={**chunk.metadata, "chunk": chunk.id, "document": chunk.document_id},
+    )

@@ -1,0 +1,51 @@
+"""Small sizes for all tests of the state-space mixers."""
+
+import pytest
+import torch
+
+from luna_kernel.contracts.layers import Context, Dims
+
+DIMS = Dims(
+    vocab_size=64, d_model=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, ffn_dim=48, max_positions=128
+)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def dims():
+    return DIMS
+
+
+@pytest.fixture(scope="session")
+def make_layer():
+    """make_layer(stir=True, **fields): a layer, its weights moved away from birth if `stir`."""
+    from luna_plugin_ssm.config import StateSpaceConfig
+    from luna_plugin_ssm.layer import StateSpace
+
+    def make(*, stir=True, seed=0, **fields):
+        torch.manual_seed(seed)
+        layer = StateSpace(StateSpaceConfig(**{"state_dim": 8, **fields}), DIMS)
+        if stir:
+            with torch.no_grad():
+                for weight in layer.parameters():
+                    weight += 0.2 * torch.randn_like(weight)
+        return layer.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def context():
+    """context(B, T, segment_ids=None, state=None): what a layer is told."""
+
+    def make(batch, length, segment_ids=None, state=None):
+        return Context(torch.arange(length).expand(batch, length), segment_ids, state=state)
+
+    return make
