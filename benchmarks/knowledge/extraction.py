@@ -15,11 +15,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from retrieval import Collection, luna_retrievers
+
 from luna_kernel.chat.extract import best_sentences
 from luna_kernel.contracts.chat import Passage
 from luna_kernel.data.portuguese import words
 from luna_kernel.data.sentences import sentences
-from retrieval import Collection, luna_retrievers
 
 
 def holds(text: str, answers: list[list[str]]) -> bool:

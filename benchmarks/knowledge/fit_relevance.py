@@ -1,11 +1,11 @@
-"""Fit the constants of `luna_plugin_rag.relevance` on questions whose passage is known, and test them on held-out articles.
+"""Fit the constants of `luna_plugin_rag.relevance` on questions with known passages.
 
     python benchmarks/knowledge/fit_relevance.py --data DIR
 
-Each question is asked of six collections: all passages, all but those of its article, those of its article, those but the
-right one, and eleven passages of its article with and without the right one. So half of the time the right answer is
-"not found", and the hard cases (the same matter, but not the answer) are among them. Five folds over articles give the
-held-out figures; the constants printed at the end are fitted on all of it.
+Each question is asked of six collections: all passages, all but those of its article, those of its article, those but
+the right one, and eleven passages of its article with and without the right one. So half of the time the right answer
+is "not found", and the hard cases (the same matter, but not the answer) are among them. Five folds over articles give
+the held-out figures; the constants printed at the end are fitted on all of it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from luna_kernel.contracts.retrievers import Candidate
-from luna_kernel.plugins import load_plugins
 from luna_plugin_rag.fusion import fuse
 from luna_plugin_rag.relevance import CALIBRATION, FEATURES, WEIGHTS, Question, best_other
 from retrieval import Collection
+
+from luna_kernel.contracts.retrievers import Candidate
+from luna_kernel.plugins import load_plugins
 
 CANDIDATES = 30
 SHOWN = 4
 """Passages that an answer may rest on."""
 SOME = 11
-COLLECTIONS = ("all passages", "without its article", "its article", "without its passage", "some, with", "some, without")
+COLLECTIONS = (
+    "all passages",
+    "without its article",
+    "its article",
+    "without its passage",
+    "some, with",
+    "some, without",
+)
 FOLDS = 5
 
 

@@ -35,10 +35,11 @@ class Collection:
             self.right.setdefault(query, set()).add(number[text])
         self.titles = [item.get("title", "").replace("_", " ") if titles else "" for item in self.corpus]
         self.texts = [item["text"] for item in self.corpus]
-        self.with_titles = [f"{title}\n{text}" if title else text for title, text in zip(self.titles, self.texts, strict=True)]
+        self.with_titles = [
+            f"{title}\n{text}" if title else text for title, text in zip(self.titles, self.texts, strict=True)
+        ]
         """What a retriever is given: title and text."""
         self.queries = [(item["_id"], item["text"]) for item in queries if item["_id"] in self.right]
-
 
 
 def with_typos(text: str, share: float, rng: random.Random) -> str:
@@ -99,9 +100,10 @@ def luna_retrievers(collection: Collection) -> dict[str, Callable[[], Ranking]]:
 
     def hybrid(names: list[str], *, rerank: bool) -> Callable[[], Ranking]:
         def make() -> Ranking:
-            from luna_kernel.contracts.retrievers import Candidate
             from luna_plugin_rag.fusion import fuse
             from luna_plugin_rag.relevance import AlignmentReranker
+
+            from luna_kernel.contracts.retrievers import Candidate
 
             retrievers = {name: build(name) for name in names}
             reranker = AlignmentReranker()

@@ -38,15 +38,18 @@ def fold(text: str) -> str:
     return folded if folded.isascii() else _fold_slowly(folded)
 
 
+def word_set(text: str) -> frozenset[str]:
+    """The words of a list that is written as text."""
+    return frozenset(text.split())
+
+
 # --- words ---------------------------------------------------------------------------------------------------------
 
 _WORD = re.compile(r"\d+(?:[.,]\d+)+|[^\W_]+(?:[-‐‑'’][^\W_]+)*")
 _JOINERS = re.compile("[-‐‑'’]")
 _THOUSANDS = re.compile(r"\d{1,3}(?:\.\d{3})+")
-_ENCLITICS = frozenset(
-    "me te se o a os as lo la los las no na nos nas lhe lhes vos mo ma to ta lho lha lhos lhas".split()
-)
-_FUTURE_ENDINGS = frozenset("ei as a emos eis ao ia ias iamos ieis iam".split())
+_ENCLITICS = word_set("me te se o a os as lo la los las no na nos nas lhe lhes vos mo ma to ta lho lha lhos lhas")
+_FUTURE_ENDINGS = word_set("ei as a emos eis ao ia ias iamos ieis iam")
 
 
 def words(text: str) -> list[str]:
@@ -74,8 +77,7 @@ def _split(token: str) -> Iterator[str]:
         yield from parts
 
 
-STOP_WORDS = frozenset(
-    """
+STOP_WORDS = word_set("""
     a ao aos aquela aquelas aquele aqueles aquilo as ate com como da daquela daquele das de dela delas dele deles
     dessa dessas desse desses desta destas deste destes disso disto do dos e ela elas ele eles em entre era eram essa
     essas esse esses esta estas estava estavam este estes estou eu foi fomos for fora foram fosse fossem haja ha isso
@@ -87,8 +89,7 @@ STOP_WORDS = frozenset(
     cujo cuja cujos cujas d l s devo deve devem dever deveria posso pode podem poder podemos podia poderia consigo
     consegue conseguem faz fazem fazer fica ficam ficar existe existem significa significam quer querem dizer chama
     chamam chamado chamada preciso precisa precisam ocorre acontece acontecem serve servem
-    """.split()
-)
+    """)
 """Folded words that say nothing about what a text is about, question words among them."""
 
 
@@ -115,7 +116,7 @@ _rules(2, "ava avam avamos iamos asse assem esse essem isse issem aremos eremos 
 _rules(3, "ei eu iu ia iam amos emos imos em am armos ermos irmos")
 
 _LONGEST = max(map(len, _SUFFIXES))
-_UNCHANGED = frozenset("mais mas menos lapis onibus virus pais gas mes tres deus pires simples atlas jesus".split())
+_UNCHANGED = word_set("mais mas menos lapis onibus virus pais gas mes tres deus pires simples atlas jesus")
 
 
 @functools.lru_cache(maxsize=200_000)

@@ -246,8 +246,8 @@ def load_postings(folder: Path) -> tuple[Postings, Vocabulary]:
         and len(postings.lengths) == rows
         and len(segment.starts) == len(segment.terms) + 1
         and len(segment.counts) == total == segment.starts[-1]
-        and (not total or (0 <= segment.rows.min() and segment.rows.max() < rows))
-        and (not len(segment.terms) or (0 <= segment.terms[0] and segment.terms[-1] < size))
+        and (not total or (segment.rows.min() >= 0 and segment.rows.max() < rows))
+        and (not len(segment.terms) or (segment.terms[0] >= 0 and segment.terms[-1] < size))
         and bool(np.all(np.diff(segment.starts) > 0))
     )
     if not agree:
@@ -259,4 +259,6 @@ def load_postings(folder: Path) -> tuple[Postings, Vocabulary]:
 
 
 def _damaged(folder: Path, reason: str) -> IntegrityError:
-    return IntegrityError(_t("integrity.unreadable", folder=folder, name=_FILE, reason=reason), hint=_t("integrity.hint"))
+    return IntegrityError(
+        _t("integrity.unreadable", folder=folder, name=_FILE, reason=reason), hint=_t("integrity.hint")
+    )

@@ -10,20 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from luna_kernel.data.portuguese import word_set
+
 Span = tuple[int, int]
 
 # Always followed by what they belong to: titles, address parts, references.
-_LEADING = frozenset(
-    """
+_LEADING = word_set("""
     sr sra srs sras srta dr dra drs dras d dom prof profa profs eng enga arq adv dep sen gov pres min gen cel maj cap
     ten sgt alm brig pe fr frei sto sta s n nº no núm num nr art arts inc par pág pag págs pags p pp vol vols cap caps
     fig figs tab ed eds av al r trav rod estr lg pç pça km vs cf ex v ver op cit apud mr mrs ms st mt jr exmo exma
     exmos ilmo ilma rev mons card emb des sec séc obs
-    """.split()
-)
+    """)
 # May also end a sentence: a capital after them decides.
-_TRAILING = frozenset("etc ltda cia inc corp co ltd h hs min seg jr phd".split())
-_MONTHS = frozenset("jan fev mar abr mai jun jul ago set out nov dez".split())
+_TRAILING = word_set("etc ltda cia inc corp co ltd h hs min seg jr phd")
+_MONTHS = word_set("jan fev mar abr mai jun jul ago set out nov dez")
 
 _END = re.compile(
     r"""

@@ -10,8 +10,8 @@ from luna_kernel.chat.extract import best_sentences, kind_asked
 from luna_kernel.contracts.chat import Passage
 
 TEXT = (
-    "A capela foi erguida com pedras do rio. O sino, fundido em bronze, pesa 180 quilos. A escola da vila abriu na casa da "
-    "professora Leocádia Prates. Em 1922 chegou a estrada de ferro. Ela fechou porque o rio subiu."
+    "A capela foi erguida com pedras do rio. O sino, fundido em bronze, pesa 180 quilos. A escola da vila abriu na "
+    "casa da professora Leocádia Prates. Em 1922 chegou a estrada de ferro. Ela fechou porque o rio subiu."
 )
 
 
@@ -68,7 +68,13 @@ def test_the_passage_that_fits_better_wins() -> None:
 
 @pytest.mark.parametrize(
     ("question", "has_kind"),
-    [("Quantos anos?", True), ("Em que ano foi?", True), ("Quem fundou?", True), ("Onde fica?", True), ("O que é?", False)],
+    [
+        ("Quantos anos?", True),
+        ("Em que ano foi?", True),
+        ("Quem fundou?", True),
+        ("Onde fica?", True),
+        ("O que é?", False),
+    ],
 )
 def test_kinds(question: str, has_kind: bool) -> None:
     assert (kind_asked(question) is not None) is has_kind

@@ -11,7 +11,13 @@ from luna_kernel.data.portuguese import STOP_WORDS, fold, stem, terms, words
 
 @pytest.mark.parametrize(
     ("text", "plain"),
-    [("Ação", "acao"), ("PÃO de Açúcar", "pao de acucar"), ("São José", "sao jose"), ("straße", "strasse"), ("a\u0301", "a")],
+    [
+        ("Ação", "acao"),
+        ("PÃO de Açúcar", "pao de acucar"),
+        ("São José", "sao jose"),
+        ("straße", "strasse"),
+        ("a\u0301", "a"),
+    ],
 )
 def test_folding(text: str, plain: str) -> None:
     assert fold(text) == plain

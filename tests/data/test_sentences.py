@@ -11,7 +11,22 @@ from hypothesis import strategies as st
 
 from luna_kernel.data.sentences import sentences, trimmed
 
-PIECES = ["Sr. ", "O fim. ", "p. ex. ", "R$ 1.234,56 ", "\n\n", "\n", "… ", "?! ", "«Ah!» ", "Ele ", "etc. ", "\u2028", "é", " "]
+PIECES = [
+    "Sr. ",
+    "O fim. ",
+    "p. ex. ",
+    "R$ 1.234,56 ",
+    "\n\n",
+    "\n",
+    "… ",
+    "?! ",
+    "«Ah!» ",
+    "Ele ",
+    "etc. ",
+    "\u2028",
+    "é",
+    " ",
+]
 
 
 @given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join)))

@@ -24,7 +24,7 @@ class FaissConfig(BaseModel):
     def _name_alone(cls, value: Any) -> Any:
         node = {"name": value} if isinstance(value, str) else value
         if isinstance(node, dict) and not isinstance(node.get("name"), str):
-            raise ValueError("the encoder needs a name")
+            raise ValueError("the encoder needs a name")  # noqa: TRY004  pydantic reports it with its place
         return node
 
 

@@ -53,10 +53,8 @@ class SparseRows:
         return _sum_products(self._columns[order], self._rows[order], self._values[order], dense, self.shape[1])
 
 
-def _sum_products(
-    out: npt.NDArray[Any], of: npt.NDArray[Any], values: Matrix, dense: Matrix, size: int
-) -> Matrix:
-    """`result[out[p]] += values[p] * dense[of[p]]` for all p; `out` ascends. A weighted sum of embeddings is just that."""
+def _sum_products(out: npt.NDArray[Any], of: npt.NDArray[Any], values: Matrix, dense: Matrix, size: int) -> Matrix:
+    """`result[out[p]] += values[p] * dense[of[p]]` for all p; `out` ascends. A weighted sum of embeddings is that."""
     import torch
 
     if not len(of):
@@ -115,7 +113,8 @@ class LsaEncoder(Encoder):
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         # What lies outside the learned directions leaves rounding noise; noise has no direction worth a length of 1.
         vectors[lengths[:, 0] < 1e-4] = 0
-        return vectors / np.maximum(lengths, 1e-4)
+        unit: Matrix = vectors / np.maximum(lengths, 1e-4)
+        return unit
 
     def _count(self, text: str) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -199,4 +198,5 @@ def _orthonormal(matrix: Matrix) -> Matrix:
     strengths, directions = np.linalg.eigh(gram)
     real = strengths > 1e-7 * max(float(strengths[-1]), 1e-30)
     scaled = directions[:, real] / np.sqrt(strengths[real])
-    return matrix @ scaled[:, ::-1].astype(np.float32)
+    orthonormal: Matrix = matrix @ scaled[:, ::-1].astype(np.float32)
+    return orthonormal

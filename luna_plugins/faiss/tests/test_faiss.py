@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from luna_plugin_faiss.config import FaissConfig, LsaConfig
+from luna_plugin_faiss.encoder import LsaEncoder
+from luna_plugin_faiss.retriever import FaissRetriever
 
 from luna_kernel.base.errors import IntegrityError, UsageError
 from luna_kernel.plugins import load_plugins
 from luna_kernel.plugins.registry import Registry
-from luna_plugin_faiss.config import FaissConfig, LsaConfig
-from luna_plugin_faiss.encoder import LsaEncoder
-from luna_plugin_faiss.retriever import FaissRetriever
 
 TEXTS = [
     "O sino da capela, fundido em bronze, pesa 180 quilos.",

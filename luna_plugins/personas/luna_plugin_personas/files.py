@@ -102,22 +102,21 @@ def make_persona(name: str, fields: Mapping[str, Any], *, where: str) -> Persona
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UsageError(t("persona.too_large", path=path, limit=_MAX_BYTES // 1024))
-        if path.suffix == ".json":
+        too_large = path.stat().st_size > _MAX_BYTES
+        if not too_large and path.suffix == ".json":
             from luna_kernel.base.integrity import read_json
 
             fields = read_json(path, max_bytes=_MAX_BYTES, max_depth=4)
-        else:
+        elif not too_large:
             fields = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(t("persona.no_file", path=path)) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(t("persona.unreadable", path=path, reason=error)) from error
-    except UsageError:
-        raise
     except LunaError as error:
         raise UsageError(t("persona.unreadable", path=path, reason=error.text)) from error
+    if too_large:
+        raise UsageError(t("persona.too_large", path=path, limit=_MAX_BYTES // 1024))
     if not isinstance(fields, Mapping):
         raise UsageError(t("persona.unreadable", path=path, reason=t("persona.no_table")))
     return fields

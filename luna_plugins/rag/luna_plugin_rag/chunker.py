@@ -114,7 +114,7 @@ class ParagraphChunker(Chunker):
         """Where to cut a sentence that is too long: the last good place within the limit, never at `start`."""
         limit = min(end, start + self.config.max_chars)
         if self.config.max_words is not None:
-            counted = re.compile(r"(?:\s*\S+){1,%d}\s*" % self.config.max_words).match(text, start, limit)
+            counted = re.compile(rf"(?:\s*\S+){{1,{self.config.max_words}}}\s*").match(text, start, limit)
             limit = counted.end() if counted else limit
         if limit < end:
             part = text[start:limit]
@@ -187,8 +187,10 @@ def _is_plain_heading(block: str, following: str) -> bool:
     """A short line of its own, without a closing mark, before something that is no list or longer than it."""
     if not following or "\n" in block or len(block) > _PLAIN_HEADING or len(block) < 3:
         return False
-    if block[-1] in ".!?…;,:|\"”»" or block[0] in "-*+•|>`~[(<\"“«":
+    if block[-1] in '.!?…;,:|"”»' or block[0] in '-*+•|>`~[(<"“«':
         return False
-    return (block[0].isupper() or block[0].isdigit()) and any(c.isalpha() for c in block) and (
-        len(following) > len(block) or block.isupper()
+    return (
+        (block[0].isupper() or block[0].isdigit())
+        and any(c.isalpha() for c in block)
+        and (len(following) > len(block) or block.isupper())
     )

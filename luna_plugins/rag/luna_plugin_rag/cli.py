@@ -73,9 +73,7 @@ def index(app: App, paths: tuple[Path, ...], kb: str | None, rebuild: bool, max_
 @plugins_option
 @json_option
 @click.pass_obj
-def search(
-    app: App, query: str, docs: tuple[Path, ...], kb: str | None, limit: int, threshold: float | None
-) -> None:
+def search(app: App, query: str, docs: tuple[Path, ...], kb: str | None, limit: int, threshold: float | None) -> None:
     """Search a folder of documents or a knowledge base."""
     from dataclasses import asdict
 
@@ -111,4 +109,3 @@ def search(
                       start=passage.start, end=passage.end)  # fmt: skip
             text = " ".join(passage.text.split())
             app.write(f"[{passage.number}] {head}\n    {place}\n    {text[:300]}{'…' if len(text) > 300 else ''}")
-

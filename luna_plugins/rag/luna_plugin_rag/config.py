@@ -31,12 +31,12 @@ class ParagraphConfig(BaseModel):
 def _as_node(value: Any) -> Any:
     node = {"name": value} if isinstance(value, str) else value
     if isinstance(node, dict) and not isinstance(node.get("name"), str):
-        raise ValueError("a component needs a name")
+        raise ValueError("a component needs a name")  # noqa: TRY004  pydantic reports it with its place
     return node
 
 
 class KnowledgeConfig(BaseModel):
-    """Settings of a knowledge base. Those of chunker and retrievers decide what is stored; the rest may change freely."""
+    """Settings of a knowledge base. Chunker and retrievers decide what is stored; the rest may change freely."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

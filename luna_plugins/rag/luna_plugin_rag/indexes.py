@@ -1,12 +1,13 @@
 """The indexes of a knowledge base: derived from its database, checked before they are read, made anew when in doubt.
 
-Each retriever has a folder. Its `index.json`, written last, names the knowledge base, the retriever with its version and
-settings, and the SHA-256 of every file. Which chunks an index lacks or has too much follows from the ids; it is brought
-up to date by adding and removing them.
+Each retriever has a folder. Its `index.json`, written last, names the knowledge base, the retriever with its version
+and settings, and the SHA-256 of every file. Which chunks an index lacks or has too much follows from the ids; it is
+brought up to date by adding and removing them.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,10 +99,8 @@ class Indexes:
         name = component.name
         settings = {} if config is None else config.model_dump(mode="json")
         folder = self._folder / name
-        try:
+        with contextlib.suppress(StorageError):  # a read-only place: what lies there can still be read
             durable.recover(folder, marker=_MARKER)
-        except StorageError:  # a read-only place: what lies there can still be read
-            pass
         try:
             if (folder / _MARKER).is_file():
                 manifest = self._check(folder, component, settings)

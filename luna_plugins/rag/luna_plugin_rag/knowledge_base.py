@@ -114,7 +114,9 @@ class KnowledgeBase:
         return made
 
     @classmethod
-    def open(cls, folder: Path, registry: Registry, config: KnowledgeConfig | None = None, **options: Any) -> KnowledgeBase:
+    def open(
+        cls, folder: Path, registry: Registry, config: KnowledgeConfig | None = None, **options: Any
+    ) -> KnowledgeBase:
         """Open one that is there.
 
         Raises:
@@ -164,7 +166,7 @@ class KnowledgeBase:
             if rebuild:
                 changes.removed = [source for source in self.store.files() if source not in listing.files]
             self.store.remove(changes.removed)
-            self.store.touch(changes.touched)
+            self.store.restamp(changes.touched)
             self._read(changes, progress)
             summary = self._summary(changes, {**listing.skipped, **changes.unreadable})
             if not summary.chunks:

@@ -106,7 +106,7 @@ def compare(listing: Listing, known: dict[str, FileState]) -> Changes:
                 if old is not None:
                     changes.removed.append(source)
                 continue
-            state = FileState(source, os.path.abspath(path), hash_file(path), *stamps, seen_ns=time.time_ns())
+            state = FileState(source, str(path.absolute()), hash_file(path), *stamps, seen_ns=time.time_ns())
         except OSError as error:
             changes.unreadable[source] = error.strerror or str(error)
             continue

@@ -20,6 +20,7 @@ were held out, and prints these very constants.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -98,7 +99,7 @@ class Question:
         held = [self.weights.keys() & set(sentence) for sentence in found]
         everything = set().union(*held) | (self.weights.keys() & set(terms(f"{candidate.title} {candidate.heading}")))
         best = max(map(self.share, held), default=0.0)
-        window = max((self.share(one | two) for one, two in zip(held, held[1:], strict=False)), default=best)
+        window = max((self.share(one | two) for one, two in itertools.pairwise(held)), default=best)
         return (
             candidate.scores.get("bm25", 0.0),
             candidate.scores.get("tfidf", 0.0),

@@ -20,7 +20,7 @@ from luna_kernel.base.messages import catalogue
 from luna_kernel.chat.small_talk import Talk, kind_of_talk
 from luna_kernel.contracts.chat import Event, Notice, Passage, Step, Turn
 from luna_kernel.contracts.data import Message
-from luna_kernel.data.portuguese import STOP_WORDS, words
+from luna_kernel.data.portuguese import STOP_WORDS, word_set, words
 
 from .config import RagConfig
 from .knowledge_base import KnowledgeBase, Progress, Summary, place_for
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 t = catalogue(__package__)
 
-_LEANING = frozenset("ele ela eles elas dele dela deles delas isso isto disso nisso nele nela este esta esse essa la".split())
+_LEANING = word_set("ele ela eles elas dele dela deles delas isso isto disso nisso nele nela este esta esse essa la")
 
 
 class RagStep(Step):

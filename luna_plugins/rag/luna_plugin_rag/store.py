@@ -39,6 +39,7 @@ CREATE TABLE chunks (
 CREATE INDEX documents_of_file ON documents (file_id);
 CREATE INDEX chunks_of_document ON chunks (document_id);
 """
+_FILE_COLUMNS = "source, path, sha256, size, mtime_ns, ctime_ns, seen_ns, reasons"
 
 
 @dataclass(frozen=True)
@@ -148,18 +149,19 @@ class Store:
 
     def files(self) -> dict[str, FileState]:
         """All files by source."""
-        columns = "source, path, sha256, size, mtime_ns, ctime_ns, seen_ns, reasons"
-        return {
-            row[0]: FileState(*row[:7], tuple(json.loads(row[7])))
-            for row in self.connection.execute(f"SELECT {columns} FROM files")  # noqa: S608  a constant
-        }
+        found = {}
+        for row in self.connection.execute(f"SELECT {_FILE_COLUMNS} FROM files"):  # noqa: S608  a constant
+            source, path, sha256, size, mtime_ns, ctime_ns, seen_ns, reasons = row
+            stamps = (size, mtime_ns, ctime_ns, seen_ns)
+            found[source] = FileState(source, path, sha256, *stamps, tuple(json.loads(reasons)))
+        return found
 
     def files_without_documents(self) -> set[str]:
         """Sources of the files of which nothing could be read."""
         query = "SELECT source FROM files WHERE id NOT IN (SELECT file_id FROM documents)"
         return {row[0] for row in self.connection.execute(query)}
 
-    def touch(self, states: Iterable[FileState]) -> None:
+    def restamp(self, states: Iterable[FileState]) -> None:
         """New stamps of files whose content is the same."""
         with durable.transaction(self.connection):
             self.connection.executemany(
@@ -174,9 +176,8 @@ class Store:
         with durable.transaction(self.connection) as connection:
             for state, documents in files:
                 connection.execute("DELETE FROM files WHERE source = ?", (state.source,))
-                columns = "source, path, sha256, size, mtime_ns, ctime_ns, seen_ns, reasons"
                 cursor = connection.execute(
-                    f"INSERT INTO files ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  a constant
+                    f"INSERT INTO files ({_FILE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  a constant
                     (
                         state.source, state.path, state.sha256, state.size, state.mtime_ns, state.ctime_ns,
                         state.seen_ns, json.dumps(state.reasons, ensure_ascii=False),
@@ -204,7 +205,8 @@ class Store:
             metadata = _json(chunk.metadata)
             rows.append((document_id, chunk.start, chunk.end, where, chunk.heading, chunk.text, metadata))
         self.connection.executemany(
-            'INSERT INTO chunks (document_id, start, "end", line, heading, text, metadata) VALUES (?, ?, ?, ?, ?, ?, ?)',
+            'INSERT INTO chunks (document_id, start, "end", line, heading, text, metadata) '
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
             rows,
         )
 
@@ -250,10 +252,12 @@ class Store:
                     WHERE c.id IN ({marks})""",  # noqa: S608  question marks only
                 part,
             ).fetchall()
-            found = {
-                row[0]: StoredChunk(*row[:9], {**json.loads(row[10]), **json.loads(row[9])})
-                for row in rows
-            }
+            found: dict[int, StoredChunk] = {}
+            for *fields, of_chunk, of_document in rows:
+                number, document_id, source, title, heading, text, start, end, line = fields
+                metadata = {**json.loads(of_document), **json.loads(of_chunk)}
+                place = (text, start, end, line, metadata)
+                found[number] = StoredChunk(number, document_id, source, title, heading, *place)
             yield from (found[chunk_id] for chunk_id in part if chunk_id in found)
 
     def whole_documents(self) -> Iterator[tuple[Document, list[Chunk]]]:
@@ -272,4 +276,3 @@ class Store:
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-

@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-from luna_kernel.contracts.data import Document
 from luna_plugin_rag.chunker import ParagraphChunker
 from luna_plugin_rag.config import ParagraphConfig
+
+from luna_kernel.contracts.data import Document
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "docs" / "exemplos").glob("*.[mt]*"))
 
 PIECES = st.sampled_from(
-    ["O Sr. Dr. João", " pagou R$ 1.500,00.", "\n\n", "\n", "# Título\n", "## A\n\n", "```\nx\n\ny\n```\n", "…", "!?", " ",
-     "á", "e\u0301" * 3, "👩‍👩‍👧", "\u2028", "a" * 60, "- item\n", "1. Artigo\n\n", "Fim. ", "\t", "\u00a0", "==\n", "\r\n"]
+    ["O Sr. Dr. João", " pagou R$ 1.500,00.", "\n\n", "\n", "# Título\n", "## A\n\n", "```\nx\n\ny\n```\n", "…", "!?",
+     " ", "á", "e\u0301" * 3, "👩‍👩‍👧", "\u2028", "a" * 60, "- item\n", "1. Artigo\n\n", "Fim. ", "\t", "\u00a0",
+     "==\n", "\r\n"]
 )  # fmt: skip
 TEXTS = st.one_of(st.text(max_size=400), st.lists(PIECES, max_size=40).map("".join))
 
@@ -56,7 +57,9 @@ def headings(text: str, **config: object) -> list[tuple[str, str]]:
 
 
 def test_headings_begin_chunks_and_are_kept_as_a_path() -> None:
-    text = "# Manual\n\nComeço.\n\n## Limpeza\n\nLave a jarra.\n\n### Alça\n\nCuidado.\n\n## Garantia\n\nDezoito meses.\n"
+    text = (
+        "# Manual\n\nComeço.\n\n## Limpeza\n\nLave a jarra.\n\n### Alça\n\nCuidado.\n\n## Garantia\n\nDezoito meses.\n"
+    )
     assert headings(text) == [
         ("Manual", "# Manual\n\nComeço."),
         ("Manual › Limpeza", "## Limpeza\n\nLave a jarra."),
@@ -67,7 +70,9 @@ def test_headings_begin_chunks_and_are_kept_as_a_path() -> None:
 
 
 def test_headings_of_plain_text() -> None:
-    text = "REGULAMENTO\n\n1. Horário\n\nA biblioteca abre às nove horas.\n\n2. Multa\n\nNão há multa em dinheiro aqui.\n"
+    text = (
+        "REGULAMENTO\n\n1. Horário\n\nA biblioteca abre às nove horas.\n\n2. Multa\n\nNão há multa em dinheiro aqui.\n"
+    )
     assert [heading for heading, _ in headings(text)] == ["REGULAMENTO › 1. Horário", "REGULAMENTO › 2. Multa"]
 
 

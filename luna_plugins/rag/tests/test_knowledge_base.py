@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from luna_plugin_rag.config import KnowledgeConfig
+from luna_plugin_rag.knowledge_base import KnowledgeBase, place_for, place_of
 
 from luna_kernel.base import durable
 from luna_kernel.base.errors import IntegrityError, UsageError
 from luna_kernel.plugins.registry import Registry
-from luna_plugin_rag.config import KnowledgeConfig
-from luna_plugin_rag.knowledge_base import KnowledgeBase, place_for, place_of
 
 A = "# Horários\n\nA biblioteca abre às nove horas.\n"
 B = "# Sino\n\nO sino da capela pesa 180 quilos.\n"
@@ -93,7 +93,12 @@ def test_a_change_within_the_clocks_grain_is_seen(write: Write, place: Path, reg
 def test_passages_point_at_the_characters(examples: Path, place: Path, registry: Registry) -> None:
     with KnowledgeBase(place, registry) as kb:
         kb.sync([examples])
-        for query in ("Quanto pesa o sino?", "Quantos ovos leva o bolo?", "qual o prazo dos livros", "ramal de pessoas"):
+        for query in (
+            "Quanto pesa o sino?",
+            "Quantos ovos leva o bolo?",
+            "qual o prazo dos livros",
+            "ramal de pessoas",
+        ):
             passages = kb.search(query, 4, threshold=0).passages
             assert [passage.number for passage in passages] == list(range(1, len(passages) + 1))
             assert passages
@@ -122,7 +127,8 @@ def test_the_examples_questions(examples: Path, place: Path, registry: Registry)
 
 
 @pytest.mark.parametrize(
-    "query", ["Qual é a capital da Mongólia?", "Quem ganhou a Copa de 1958?", "como instalar o Python no Windows", "xyzzy"]
+    "query",
+    ["Qual é a capital da Mongólia?", "Quem ganhou a Copa de 1958?", "como instalar o Python no Windows", "xyzzy"],
 )
 def test_foreign_questions_find_nothing(examples: Path, place: Path, registry: Registry, query: str) -> None:
     with KnowledgeBase(place, registry) as kb:
@@ -143,7 +149,7 @@ def test_formats_and_faults(write: Write, place: Path, registry: Registry) -> No
             "latin.txt": "A canção da manhã é tão bonita.\n".encode("latin-1"),
             "utf16.txt": "O chapéu de palha custa cinco reais.\n".encode("utf-16"),
             "faq.csv": "pergunta,resposta\nQual é o ramal da gráfica?,O ramal da gráfica é 214.\n",
-            "linhas.jsonl": '{"text": "O barco sai às sete da manhã."}\nisto não é json\n{"text": "O barco volta às seis."}\n',
+            "linhas.jsonl": '{"text": "O barco sai às sete da manhã."}\nruim\n{"text": "O barco volta à noite."}\n',
             "binario.txt": b"\x00\x01\x02\xff" * 100,
             "vazio.md": "",
             "foto.png": b"\x89PNG",
@@ -162,7 +168,7 @@ def test_formats_and_faults(write: Write, place: Path, registry: Registry) -> No
         assert sources(kb, "chapeu de palha")[0] == "utf16.txt"
         (row, *_) = kb.search("ramal da gráfica", threshold=0).passages
         assert (row.source, row.line) == ("faq.csv", 2)
-        assert [p.line for p in kb.search("que horas o barco volta", threshold=0).passages][0] == 3
+        assert kb.search("que horas o barco volta", threshold=0).passages[0].line == 3
         # What could not be read is not read again, and still said.
         again = kb.sync([docs])
         assert (again.skipped, again.partly, again.unchanged) == (summary.skipped, summary.partly, 5)
@@ -278,7 +284,7 @@ def test_what_is_no_knowledge_base_is_left_alone(tmp_path: Path, registry: Regis
     (tmp_path / "photos" / "x.jpg").write_bytes(b"1")
     with pytest.raises(UsageError):
         KnowledgeBase(tmp_path / "photos", registry)
-    assert os.listdir(tmp_path / "photos") == ["x.jpg"]
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["x.jpg"]
     with pytest.raises(UsageError):
         KnowledgeBase.open(tmp_path / "nada", registry)
     assert not (tmp_path / "nada").exists()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-
-from luna_kernel.contracts.retrievers import Candidate, Hit
 from luna_plugin_rag.fusion import fuse
 from luna_plugin_rag.relevance import FEATURES, WEIGHTS, AlignmentReranker, Question, calibrate
+
+from luna_kernel.contracts.retrievers import Candidate, Hit
 
 TEXT = "A capela é de 1801. O sino da capela pesa 180 quilos. O rio subiu."
 

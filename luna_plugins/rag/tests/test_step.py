@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from luna_plugin_rag.knowledge_base import place_for
+from luna_plugin_rag.step import RagStep, leans
 
 from luna_kernel.base.errors import UsageError
 from luna_kernel.chat.generators import ExtractiveGenerator
 from luna_kernel.chat.session import Session, SessionOptions
-from luna_kernel.cli.main import main
+from luna_kernel.cli.main import cli
 from luna_kernel.contracts.chat import Event, Generator, Notice, Text, Turn
 from luna_kernel.plugins.loading import Plugins
-from luna_plugin_rag.knowledge_base import place_for
-from luna_plugin_rag.step import RagStep, leans
 
 Write = Callable[..., Path]
 
@@ -62,9 +62,10 @@ def test_an_answer_with_its_citation(talk: Callable[..., Session], examples: Pat
     (citation, *_) = turn.citations
     text = (examples / citation.source).read_text(encoding="utf-8")
     assert text[citation.start : citation.end] == citation.text
-    assert text.splitlines()[citation.line - 1].startswith(citation.text[:10]) or citation.text in text.splitlines()[
-        citation.line - 1
-    ]
+    assert (
+        text.splitlines()[citation.line - 1].startswith(citation.text[:10])
+        or citation.text in text.splitlines()[citation.line - 1]
+    )
     assert turn.timings["retrieve"] > 0
     assert turn.notes["rag"]["state"] == "found"
     shown = session.command("/sources")
@@ -191,7 +192,7 @@ def test_a_document_cannot_become_more_than_data(talk: Callable[..., Session], w
 
 
 def luna(*arguments: str) -> Any:
-    return CliRunner().invoke(main, ["--plugins", "rag", *arguments])
+    return CliRunner().invoke(cli, ["--plugins", "rag", *arguments])
 
 
 def test_index_and_search(write: Write, home: Path) -> None:
