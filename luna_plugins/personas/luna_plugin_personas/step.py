@@ -1,0 +1,82 @@
+"""The step `persona`: who speaks in this conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from luna_kernel.base.messages import catalogue
+from luna_kernel.contracts.chat import Event, Step, Turn
+from luna_kernel.contracts.personas import Persona
+
+from .config import PersonaStepConfig
+from .finding import find_persona
+
+if TYPE_CHECKING:
+    from luna_kernel.chat.session import Session
+
+t = catalogue(__package__)
+
+
+class PersonaStep(Step):
+    """Adds the persona's text to the system message and its changes to the sampling.
+
+    Who speaks stands in `session.options.persona`: a name, a file, `off`, or None for the configured default. A
+    file is read when it is chosen, not at every turn: a slip in an edited file spoils no conversation.
+    """
+
+    config: PersonaStepConfig
+
+    def __init__(self, config: PersonaStepConfig | None = None) -> None:
+        super().__init__(config or PersonaStepConfig())
+        self._asked: str | None = None
+        self.persona: Persona | None = None
+        """Who speaks."""
+
+    def open(self, session: Session) -> None:
+        """Find the persona, so that a wrong name is said before the first question.
+
+        Raises:
+            UsageError: see `find_persona`.
+        """
+        asked = session.options.persona or self.config.default
+        if asked:
+            self.choose(asked, session)
+
+    def choose(self, asked: str, session: Session) -> Persona | None:
+        """Let `asked` speak from now on; a file is read again. Returns the persona, None for `off`.
+
+        Raises:
+            UsageError: see `find_persona`; then everything stays as it was.
+        """
+        self.persona = find_persona(asked, session.plugins.registry)
+        self._asked = session.options.persona = asked
+        return self.persona
+
+    def run(self, turn: Turn, session: Session) -> Iterator[Event]:
+        """Add to `turn.system`, `turn.sampling` and `turn.notes`."""
+        asked = session.options.persona
+        if asked != self._asked:  # somebody set the option without `/persona`
+            if asked:
+                self.choose(asked, session)
+            else:
+                self._asked = self.persona = None
+        persona = self.persona
+        if persona is not None:
+            if persona.system:
+                turn.system.append(persona.system)
+            if self.config.sampling:
+                turn.sampling = persona.apply(turn.sampling)
+            changes = dict(persona.sampling) if self.config.sampling else {}
+            turn.notes["persona"] = {"name": persona.name, "sampling": changes}
+        yield from ()
+
+    def describe(self) -> str | None:
+        """Who speaks, and the greeting."""
+        return introduce(self.persona) if self.persona is not None else None
+
+
+def introduce(persona: Persona) -> str:
+    """One line: the title and the greeting."""
+    line = t("persona.speaks", title=persona.title)
+    return f"{line} {persona.greeting}" if persona.greeting else line
