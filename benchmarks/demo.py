@@ -16,15 +16,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 PARAPHRASES = [
     ("oi, bom dia", "dia"), ("boa noite luna", "noite"), ("quem é vc, luna?", "Luna"), ("me fala quem você é", "Luna"),
     ("qual é teu nome?", "Luna"), ("o que você consegue fazer?", "português"), ("muito obrigada!", "nada"),
-    ("como preparo arroz branco?", "água"), ("como que faz café?", "água"), ("receita de brigadeiro por favor", "leite"),
+    ("como preparo arroz branco?", "água"), ("como que faz café?", "água"),
+    ("receita de brigadeiro por favor", "leite"),
     ("qual cidade é a capital da Bahia?", "Salvador"), ("me diga a capital do Brasil", "Brasília"),
     ("capital do Japão?", "Tóquio"), ("o que quer dizer token?", "texto"), ("explique o que é uma rede neural", "rede"),
     ("tô muito triste", "Sinto"), ("hoje estou triste", "Sinto"), ("me conta alguma piada", "?"),
-    ("quando devo usar mas e mais?", "quantidade"), ("quanto é 2 mais 2?", "quatro"), ("o que é o plugin rag?", "documentos"),
+    ("quando devo usar mas e mais?", "quantidade"), ("quanto é 2 mais 2?", "quatro"),
+    ("o que é o plugin rag?", "documentos"),
     ("como eu inicio a luna?", "luna run"), ("você precisa de conexão com a internet?", "internet"),
     ("tchau, até mais!", "Até"),
 ]  # fmt: skip
@@ -36,11 +39,10 @@ def corpus_questions(count: int) -> list[tuple[str, str]]:
 
     answers: dict[str, set[str]] = {}
     for path in corpus_files():
-        with open(path, encoding="utf-8") as file:
-            for line in file:
-                messages = json.loads(line)["messages"]
-                if [m["role"] for m in messages[:2]] == ["user", "assistant"] and "\n" not in messages[0]["content"]:
-                    answers.setdefault(messages[0]["content"], set()).add(messages[1]["content"])
+        for line in Path(path).read_text(encoding="utf-8").splitlines():
+            first, second = json.loads(line)["messages"][:2]
+            if (first["role"], second["role"]) == ("user", "assistant") and "\n" not in first["content"]:
+                answers.setdefault(first["content"], set()).add(second["content"])
     sure = sorted((query, next(iter(found))) for query, found in answers.items() if len(found) == 1)
     return random.Random(0).sample(sure, count)
 
@@ -52,7 +54,8 @@ def ask(plugins: str, queries: list[str], home: str) -> tuple[list[dict], float,
     command = [sys.executable, "-m", "luna_kernel", "run", "--plugins", plugins, "--json", "--no-save", "--seed", "0"]
     begin, before = time.perf_counter(), os.times()
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     process.stdin.write(queries[0] + "\n")
     process.stdin.flush()
     first = json.loads(process.stdout.readline())

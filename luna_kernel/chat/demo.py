@@ -25,7 +25,7 @@ from luna_kernel.model.blueprint import find_components, model_components
 from luna_kernel.plugins.manifest import FILE, Manifest
 
 if TYPE_CHECKING:
-    from luna_kernel.plugins.loading import Plugins
+    from luna_kernel.plugins import Plugins
 
 t = catalogue(__package__)
 
@@ -100,7 +100,8 @@ def demo_model(
         if not rebuild and _is_whole(folder, say):
             return folder  # another process has made it meanwhile
         begin = time.monotonic()
-        say(t("demo.building", layers=", ".join(model_components(plugins.registry)) or t("demo.plain"), seconds=round(seconds or USUAL_SECONDS)))
+        layers = ", ".join(model_components(plugins.registry)) or t("demo.plain")
+        say(t("demo.building", layers=layers, seconds=round(seconds or USUAL_SECONDS)))
         _build(plugins, folder, seconds, device)
         say(t("demo.built", seconds=round(time.monotonic() - begin)))
     return folder

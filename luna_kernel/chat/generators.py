@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.chat.streaming import AnswerText
-from luna_kernel.contracts.chat import Citation, Event, Generator, Text, Thinking, Turn
+from luna_kernel.contracts.chat import Event, Generator, Text, Thinking, Turn
 from luna_kernel.contracts.data import Message
 
 if TYPE_CHECKING:
     from luna_kernel.model.checkpoint import OpenedModel
-    from luna_kernel.plugins.loading import Plugins
+    from luna_kernel.plugins import Plugins
 
 t = catalogue(__package__)
 
@@ -168,6 +168,7 @@ class LunaGenerator(Generator):
             self._state = self.model.make_state(1, self._max_positions)
             return self._state, prompt
         return self._state, prompt[len(seen) :]
+
 
 class ExtractiveGenerator(Generator):
     """Answers with the sentences of the passages that fit the question best, each with the number of its passage.

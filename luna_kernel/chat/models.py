@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,10 +75,8 @@ def find_model(name: str) -> Path:
         UsageError: there is none; names the nearest and those that there are.
     """
     folder = model_path(name)
-    try:
+    with contextlib.suppress(StorageError):  # a folder that may only be read has nothing to put right
         recover(folder, marker=FILE)
-    except StorageError:  # a folder that may only be read has nothing to put right
-        pass
     if (folder / FILE).is_file():
         return folder
     if folder.is_dir() and any(folder.iterdir()):

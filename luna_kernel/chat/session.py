@@ -26,7 +26,7 @@ from luna_kernel.contracts.chat import Command, Event, Generator, Notice, Sampli
 
 if TYPE_CHECKING:
     from luna_kernel.chat.store import SessionStore
-    from luna_kernel.plugins.loading import Plugins
+    from luna_kernel.plugins import Plugins
 
 t = catalogue(__package__)
 

@@ -67,8 +67,9 @@ class GenerateStep(Step):
     """Lets a generator answer: the model, or the extractive one where passages were found.
 
     With documents switched on a tiny model must not make up what they say. So: small talk (greetings, thanks, questions
-    to Luna about herself) goes to the model, and so does what somebody says of themselves if no passage fits it; a question with relevant passages is answered from them; a question about
-    content for which nothing relevant was found gets the honest "not in the documents" (`stop_reason="no_answer"`).
+    to Luna about herself) goes to the model, and so does what somebody says of themselves if no passage fits it; a
+    question with relevant passages is answered from them; a question about content for which nothing relevant was
+    found gets the honest "not in the documents" (`stop_reason="no_answer"`).
     A generator that grounds itself gets every question, passages and all.
     """
 

@@ -1,4 +1,4 @@
-"""From generated ids to text that a person may see: whole characters, no control tokens, nothing after a stop string."""
+"""From generated ids to text for people: whole characters, no control tokens, nothing after a stop string."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interactive prompt: a line with history and completion, answers that stream, Ctrl-C that stops the answer only."""
+"""The interactive prompt: a line with history and completion; answers stream, Ctrl-C stops the answer only."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ t = catalogue(__package__)
 @option("--model", metavar="NAME", help=lambda: t("run.model"))
 @chat_options
 @click.pass_context
-def chat(ctx: click.Context, name: str | None, **given: Any) -> int:
+def chat(ctx: click.Context, /, name: str | None, **given: Any) -> int:
     """See the catalogue: `verb.chat.help`."""
     if name is not None and given["model"] is not None and name != given["model"]:
         raise UsageError(t("chat.two_models", first=name, second=given["model"]))

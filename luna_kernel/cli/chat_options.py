@@ -73,7 +73,6 @@ def chat_options(function: F) -> F:
             option("--stop", multiple=True, help=lambda: t("run.stop")),
             device_option,
             json_option,
-
         )
     ):
         function = decorate(function)

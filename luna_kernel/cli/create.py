@@ -27,7 +27,13 @@ t = catalogue(__package__)
 @option("--name", required=True, metavar="NAME", help=lambda: t("create.name"))
 @option("--preset", default="tiny", show_default=True, metavar="NAME", help=lambda: t("create.preset"))
 @option("--place", multiple=True, metavar="NAME=PLACE", help=lambda: t("create.place"))
-@option("--vocab-size", type=click.IntRange(263, 1 << 20), default=8192, show_default=True, help=lambda: t("create.vocab_size"))
+@option(
+    "--vocab-size",
+    type=click.IntRange(263, 1 << 20),
+    default=8192,
+    show_default=True,
+    help=lambda: t("create.vocab_size"),
+)
 @option("--train-data", multiple=True, metavar="PATH", help=lambda: t("create.train_data"))
 @option("--tokenizer", type=click.Path(path_type=Path), help=lambda: t("create.tokenizer"))
 @option("--max-positions", type=click.IntRange(16), help=lambda: t("create.max_positions"))
@@ -36,7 +42,7 @@ t = catalogue(__package__)
 @plugins_option
 @json_option
 @click.pass_obj
-def create(app: App, **given: Any) -> None:
+def create(app: App, /, **given: Any) -> None:
     """See the catalogue: `create.help`."""
     share_cores()
     from luna_kernel.chat.models import model_path

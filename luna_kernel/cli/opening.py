@@ -1,4 +1,4 @@
-"""From a request to an open session: check what was asked, find or build the model, choose the device, open the store."""
+"""From a request to an open session: check what was asked, choose the device, find the model, open the store."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def open_session(app: App, request: ChatRequest) -> Session:
     )
     store = open_store(app, request)
     try:
-        session = Session(
-            plugins, generator, steps=_steps(app, request, chat, plugins), store=store, options=options
-        )
+        session = Session(plugins, generator, steps=_steps(app, request, chat, plugins), store=store, options=options)
     except BaseException:
         if store is not None:
             store.close()
@@ -115,9 +113,7 @@ def open_generator(app: App, request: ChatRequest, device: str) -> tuple[Generat
     else:
         from luna_kernel.chat.demo import demo_model
 
-        folder = demo_model(
-            app.plugins(), say=app.say, seconds=request.train_seconds, rebuild=request.rebuild
-        )
+        folder = demo_model(app.plugins(), say=app.say, seconds=request.train_seconds, rebuild=request.rebuild)
         opened = open_model(folder, selection=str(app.plugins().selection), device=device)
         model = "demo"
     generator = LunaGenerator(opened)
@@ -192,4 +188,3 @@ def header(session: Session, device: DeviceChoice, seconds: float) -> list[str]:
     described = [session.step(name) for name in session.step_names]
     lines += [text for step in described if step is not None and (text := step.describe())]
     return lines
-

@@ -23,7 +23,7 @@ t = catalogue(__package__)
 @option("--rebuild", is_flag=True, help=lambda: t("run.rebuild"))
 @chat_options
 @click.pass_context
-def run(ctx: click.Context, **given: Any) -> int:
+def run(ctx: click.Context, /, **given: Any) -> int:
     """See the catalogue: `verb.run.help`."""
     return run_chat(ctx.ensure_object(App), make_request(ctx, **given))
 

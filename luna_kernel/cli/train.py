@@ -47,7 +47,7 @@ _FIELDS = ("epochs", "max_steps", "max_seconds", "learning_rate", "batch_size")
 @plugins_option
 @json_option
 @click.pass_obj
-def train(app: App, **given: Any) -> int:
+def train(app: App, /, **given: Any) -> int:
     """See the catalogue: `train.help`."""
     share_cores()
     name = given["name"] or given["model"]
@@ -55,10 +55,7 @@ def train(app: App, **given: Any) -> int:
         raise UsageError(t("train.nothing_named"), hint=t("train.nothing_named.hint"))
     if given["name"] and given["model"] and given["name"] != given["model"]:
         raise UsageError(t("chat.two_models", first=given["name"], second=given["model"]))
-    if name.endswith(_CONFIG_SUFFIXES):
-        config = _from_file(app, name, given)
-    else:
-        config = _from_name(app, name, given)
+    config = _from_file(app, name, given) if name.endswith(_CONFIG_SUFFIXES) else _from_name(app, name, given)
     if given["lightweight"]:
         config = config.lightened()
     _resume_or_fresh(config.run_dir, given["resume"])
@@ -104,7 +101,7 @@ def _from_name(app: App, name: str, given: dict[str, Any]) -> TrainConfig:
     return config
 
 
-def _resume_or_fresh(run: Path, resume: bool | None) -> None:  # noqa: FBT001
+def _resume_or_fresh(run: Path, resume: bool | None) -> None:
     """Without a flag an interrupted run goes on; a finished one makes room for the next."""
     from luna_kernel.train.training import RUN_FILE
 

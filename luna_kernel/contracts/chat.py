@@ -17,7 +17,7 @@ from .data import Message
 
 if TYPE_CHECKING:
     from luna_kernel.chat.session import Session
-    from luna_kernel.plugins.loading import Plugins
+    from luna_kernel.plugins import Plugins
 
 
 @dataclass(frozen=True)

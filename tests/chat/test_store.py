@@ -67,7 +67,7 @@ def test_the_file_is_private(tmp_path: Path):
 
 def test_names(tmp_path: Path):
     store = SessionStore(tmp_path / "s.db")
-    with pytest.raises(UsageError, match="vazia|empty"):
+    with pytest.raises(UsageError, match="vazia"):
         store.set_name("a" * 32, "prazos")
     store.add_turn("a" * 32, TURN, model="m")
     store.add_turn("b" * 32, TURN, model="m")
@@ -93,7 +93,7 @@ def test_a_database_of_another_kind_is_refused_untouched(tmp_path: Path, version
     other.execute(f"PRAGMA user_version = {version}")
     other.commit()
     other.close()
-    with pytest.raises(StorageError, match="s.db"):
+    with pytest.raises(StorageError, match=r"s\.db"):
         SessionStore(path)
     other = sqlite3.connect(path)
     assert other.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)
@@ -102,7 +102,7 @@ def test_a_database_of_another_kind_is_refused_untouched(tmp_path: Path, version
 
 def test_a_damaged_file_is_said(tmp_path: Path):
     (tmp_path / "s.db").write_bytes(b"this is no database at all" * 100)
-    with pytest.raises(IntegrityError, match="s.db"):
+    with pytest.raises(IntegrityError, match=r"s\.db"):
         SessionStore(tmp_path / "s.db")
 
 

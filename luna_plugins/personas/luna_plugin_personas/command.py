@@ -53,4 +53,4 @@ class PersonaCommand(Command):
 
     def complete(self, prefix: str, session: Session) -> list[str]:
         """Names, and `off`."""
-        return [name for name in [*known_names(session.plugins.registry), OFF] if name.startswith(prefix)]
+        return [name for name in [*known_names(session.plugins.registry), OFF[0]] if name.startswith(prefix)]

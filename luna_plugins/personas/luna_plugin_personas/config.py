@@ -50,7 +50,7 @@ class Words(BaseModel):
 
 
 class SamplingChanges(BaseModel):
-    """Fields of the session's sampling that a persona changes; None leaves them."""
+    """Sampling that a persona likes, where neither the user nor the model chose otherwise; None: any."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -92,5 +92,3 @@ class PersonaStepConfig(BaseModel):
 
     default: str | None = None
     """Name or file of the persona that speaks when nobody chose one; None: none does."""
-    sampling: bool = True
-    """Whether the persona's sampling replaces the session's; False: only its text counts."""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 t = catalogue(__package__)
 
-OFF = "off"
-"""Asked for by this name, nobody speaks."""
+OFF = ("off", "none", "nenhuma")
+"""Asked for by one of these names, nobody speaks."""
 
 
 def personas_dir() -> Path:
@@ -47,7 +47,7 @@ def find_persona(asked: str, registry: Registry) -> Persona | None:
         except RuntimeError as error:  # ~somebody who does not exist
             raise UsageError(t("file.missing", path=asked), hint=t("file.hint")) from error
     name = fold(asked)
-    if name == OFF:
+    if name in OFF:
         return None
     if is_safe_name(name):
         own = _own_files().get(name, [])
@@ -72,7 +72,7 @@ def is_file_name(asked: str) -> bool:
 
 def known_names(registry: Registry) -> list[str]:
     """The plugins' personas in their order, then the user's own."""
-    names = [item.name for item in registry.of_kind("persona") if item.name != OFF]
+    names = [item.name for item in registry.of_kind("persona") if item.name not in OFF]
     return names + [name for name in sorted(_own_files()) if name not in names]
 
 
@@ -99,7 +99,7 @@ def _own_files() -> dict[str, list[Path]]:
         return {}
     for path in paths:
         name = fold(path.stem)
-        if path.suffix.lower() in ENDINGS and is_safe_name(name) and name != OFF:
+        if path.suffix.lower() in ENDINGS and is_safe_name(name) and name not in OFF:
             found.setdefault(name, []).append(path)
     return found
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
 
 from luna_kernel.base.messages import catalogue
-from luna_kernel.contracts.chat import Event, Step, Turn
+from luna_kernel.contracts.chat import Event, Sampling, Step, Turn
 from luna_kernel.contracts.personas import Persona
 
 from .config import PersonaStepConfig
@@ -19,7 +20,7 @@ t = catalogue(__package__)
 
 
 class PersonaStep(Step):
-    """Adds the persona's text to the system message and its changes to the sampling.
+    """Adds the persona's text to the system message and its changes to the sampling that nobody set.
 
     Who speaks stands in `session.options.persona`: a name, a file, `off`, or None for the configured default. A
     file is read when it is chosen, not at every turn: a slip in an edited file spoils no conversation.
@@ -65,15 +66,24 @@ class PersonaStep(Step):
         if persona is not None:
             if persona.system:
                 turn.system.append(persona.system)
-            if self.config.sampling:
-                turn.sampling = persona.apply(turn.sampling)
-            changes = dict(persona.sampling) if self.config.sampling else {}
+            changes = free_changes(persona, turn.sampling)
+            turn.sampling = replace(turn.sampling, **changes)
             turn.notes["persona"] = {"name": persona.name, "sampling": changes}
         yield from ()
 
     def describe(self) -> str | None:
         """Who speaks, and the greeting."""
         return introduce(self.persona) if self.persona is not None else None
+
+
+def free_changes(persona: Persona, sampling: Sampling) -> dict[str, Any]:
+    """The persona's changes to fields that nobody set: those where `sampling` has the kernel's default.
+
+    The session does not record who set a value. So whoever asks for the very default is not seen; but what the user
+    or the model chose otherwise always stays.
+    """
+    untouched = {field.name for field in fields(Sampling) if getattr(sampling, field.name) == field.default}
+    return {name: value for name, value in persona.sampling.items() if name in untouched}
 
 
 def introduce(persona: Persona) -> str:

@@ -19,15 +19,24 @@ def ask(session, query="oi"):
 
 
 def test_the_step_changes_system_sampling_and_notes(open_session):
-    session = open_session("casual", sampling=Sampling(temperature=0.1, top_k=7, seed=1), context="Somos vizinhos.")
+    session = open_session("casual", sampling=Sampling(top_k=7, seed=1), context="Somos vizinhos.")
     assert session.step_names == ["history", "persona", "generate"]
     assert ask(session) == "Somos vizinhos. / Responda de modo casual. @ 0.5"
     (turn,) = session.turns
     assert turn.sampling == Sampling(temperature=0.5, top_k=7, seed=1)
-    assert session.options.sampling.temperature == 0.1
+    assert session.options.sampling.temperature == 0.7
     assert turn.notes["persona"] == {"name": "casual", "sampling": {"temperature": 0.5}}
     json.dumps(turn.notes)
     assert "Oi!" in session.step("persona").describe()
+
+
+def test_what_the_user_or_the_model_chose_stays(open_session, tmp_path):
+    path = tmp_path / "ana.toml"
+    path.write_text('system = "x"\n[sampling]\ntemperature = 1\nmax_tokens = 9\ntop_k = 3', encoding="utf-8")
+    session = open_session(str(path), sampling=Sampling(temperature=0, top_k=7))
+    ask(session)
+    assert session.turns[0].sampling == Sampling(temperature=0, top_k=7, max_tokens=9)
+    assert session.turns[0].notes["persona"] == {"name": "ana", "sampling": {"max_tokens": 9}}
 
 
 def test_without_a_persona_nothing_changes(open_session):
@@ -47,12 +56,11 @@ def test_with_the_kernels_extractive_generator(plugins):
 
 
 def test_the_config_of_the_step(open_session):
-    steps = [{"name": "persona", "default": "formal", "sampling": False}, "generate"]
+    steps = [{"name": "persona", "default": "formal"}, "generate"]
     session = open_session(steps=steps)
-    assert ask(session) == "Responda de modo formal. @ 0.7"
-    assert session.turns[0].notes["persona"] == {"name": "formal", "sampling": {}}
+    assert ask(session) == "Responda de modo formal. @ 0.3"
     assert session.options.persona == "formal"
-    assert ask(open_session("casual", steps=steps)) == "Responda de modo casual. @ 0.7"
+    assert ask(open_session("casual", steps=steps)) == "Responda de modo casual. @ 0.5"
     assert ask(open_session("off", steps=steps)) == " @ 0.7"
 
 
@@ -61,12 +69,13 @@ def test_a_wrong_persona_is_refused_when_the_conversation_opens(open_session):
         open_session("fromal")
 
 
-def test_the_command_chooses_and_switches_off(open_session):
+@pytest.mark.parametrize("off", ["off", "none", "Nenhuma"])
+def test_the_command_chooses_and_switches_off(open_session, off):
     session = open_session()
     assert "Bom dia." in session.command("/persona formal")
     assert session.options.persona == "formal"
     assert ask(session) == "Responda de modo formal. @ 0.3"
-    assert "Sem persona" in session.command("/persona off")
+    assert "Sem persona" in session.command(f"/persona {off}")
     assert ask(session) == " @ 0.7"
     assert "persona" not in session.turns[-1].notes
 
