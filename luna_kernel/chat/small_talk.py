@@ -96,9 +96,6 @@ def _is_phatic(words: list[str]) -> bool:
     """Only function words: "tudo bem?" is small talk, "e quanto?" asks on about the matter."""
     phatic = {"bem", "vai", "bao", "td", "novidades", "novidade", "ta"}
     return bool(phatic & set(words)) or words in (["luna"], ["e", "ai"])
-        ["luna"],
-        ["e", "ai"],
-    )
 
 
 def _asks_luna(words: list[str]) -> bool:
