@@ -2,69 +2,101 @@
 
     python benchmarks/knowledge/fit_relevance.py --data DIR
 
-Each question is asked twice: of the whole collection, and of the collection without the article that its passage is
-from, where the right answer is "not found" (leaving only the passage out would make its near twins wrong answers,
-which some of them are not). Five folds over articles give the held-out figures; the constants printed at the end are
-fitted on all of it.
+Each question is asked of six collections: all passages, all but those of its article, those of its article, those but the
+right one, and eleven passages of its article with and without the right one. So half of the time the right answer is
+"not found", and the hard cases (the same matter, but not the answer) are among them. Five folds over articles give the
+held-out figures; the constants printed at the end are fitted on all of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from luna_kernel.contracts.retrievers import Candidate
+from luna_kernel.plugins import load_plugins
+from luna_plugin_rag.fusion import fuse
+from luna_plugin_rag.relevance import CALIBRATION, FEATURES, WEIGHTS, Question, best_other
 from retrieval import Collection
 
 CANDIDATES = 30
-MAX_LEAD = 3.0
+SHOWN = 4
+"""Passages that an answer may rest on."""
+SOME = 11
+COLLECTIONS = ("all passages", "without its article", "its article", "without its passage", "some, with", "some, without")
 FOLDS = 5
 
 
-def gather(collection: Collection) -> dict[str, Any]:
-    """Features (Q, C, F) of the candidates of each question, with and without the article of its passage."""
-    from luna_kernel.contracts.retrievers import Candidate
-    from luna_kernel.plugins import load_plugins
-    from luna_plugin_rag.fusion import fuse
-    from luna_plugin_rag.relevance import FEATURES, Question
+class Searched:
+    """Retrievers over some of the passages, and the question's features in them."""
 
-    registry = load_plugins("bm25,tfidf").registry
-    texts, titles = collection.with_titles, collection.titles
-    articles = sorted(set(titles))
-    article_of = np.asarray([articles.index(title) for title in titles])
-
-    def search(kept: list[int]) -> Any:
-        retrievers = {}
+    def __init__(self, collection: Collection, kept: list[int], registry: Any) -> None:
+        self.collection = collection
+        self.retrievers = {}
         for name in ("bm25", "tfidf"):
             component = registry.get("retriever", name)
-            retrievers[name] = component.load()(component.make_config())
-            retrievers[name].add(kept, [texts[i] for i in kept])
+            self.retrievers[name] = component.load()(component.make_config())
+            self.retrievers[name].add(kept, [collection.with_titles[i] for i in kept])
 
-        def run(query: str) -> tuple[np.ndarray[Any, Any], list[int]]:
-            fused = fuse({name: retriever.search(query, 50) for name, retriever in retrievers.items()})[:CANDIDATES]
-            question = Question(query, retrievers["bm25"].term_weights(query))
-            features = np.zeros((CANDIDATES, len(FEATURES)), np.float32)
-            for place, item in enumerate(fused):
-                text = collection.texts[item.chunk_id]
-                candidate = Candidate(item.chunk_id, text, titles[item.chunk_id], "", item.scores)
-                features[place] = question.features(candidate)
-            return features, [item.chunk_id for item in fused]
+    def ask(self, query: str) -> tuple[np.ndarray[Any, Any], list[Candidate]]:
+        """Features (C, F), zero where there are fewer candidates, and the candidates."""
+        fused = fuse({name: retriever.search(query, CANDIDATES) for name, retriever in self.retrievers.items()})
+        question = Question(query, self.retrievers["bm25"].term_weights(query))
+        texts, titles = self.collection.texts, self.collection.titles
+        candidates = [
+            Candidate(item.chunk_id, texts[item.chunk_id], titles[item.chunk_id], "", item.scores)
+            for item in fused[:CANDIDATES]
+        ]
+        features = np.zeros((CANDIDATES, len(FEATURES)), np.float32)
+        for place, candidate in enumerate(candidates):
+            features[place] = question.features(candidate)
+        return features, candidates
 
-        return run
 
-    whole = search(list(range(len(texts))))
-    without = [search([i for i in range(len(texts)) if article_of[i] != a]) for a in range(len(articles))]
-    found: dict[str, list[Any]] = {"whole": [], "without": [], "place": [], "article": []}
+def gather(collection: Collection) -> dict[str, Any]:
+    """Features (Q, C, F) over all passages with the place of the right one; and evidence in all six collections."""
+    registry = load_plugins("bm25,tfidf").registry
+    articles = sorted(set(collection.titles))
+    of = {title: [i for i, other in enumerate(collection.titles) if other == title] for title in articles}
+    every = list(range(len(collection.texts)))
+    whole = Searched(collection, every, registry)
+    without = {title: Searched(collection, sorted(set(every) - set(of[title])), registry) for title in articles}
+    alone = {title: Searched(collection, of[title], registry) for title in articles}
+    by_passage: dict[int, list[tuple[str, str]]] = {}
     for name, query in collection.queries:
-        right = collection.right[name]
-        article = article_of[min(right)]
-        features, ids = whole(query)
-        found["whole"].append(features)
-        found["place"].append(next((place for place, i in enumerate(ids) if i in right), -1))
-        found["without"].append(without[article](query)[0])
-        found["article"].append(article)
+        by_passage.setdefault(min(collection.right[name]), []).append((name, query))
+    rng = random.Random(0)
+    found: dict[str, list[Any]] = {"features": [], "place": [], "article": [], "evidence": [], "right": []}
+    for passage, queries in by_passage.items():
+        title = collection.titles[passage]
+        others = [i for i in of[title] if i != passage]
+        some = sorted(rng.sample(others, min(SOME, len(others))))
+        smaller = [Searched(collection, kept, registry) for kept in (others, [*some, passage], some)]
+        searched = (whole, without[title], alone[title], *smaller)
+        for name, query in queries:
+            evidence = np.zeros((len(searched), SHOWN, len(CALIBRATION)), np.float32)
+            right = np.zeros((len(searched), SHOWN), np.bool_)
+            for kind, one in enumerate(searched):
+                features, candidates = one.ask(query)
+                scores = features[: len(candidates)] @ np.asarray(WEIGHTS, np.float32)
+                order = np.argsort(-scores, kind="stable")
+                question = Question(query, {})
+                for place, i in enumerate(order[:SHOWN]):
+                    lead = float(scores[i]) - best_other([float(scores[j]) for j in order], place)
+                    evidence[kind, place] = question.evidence(candidates[i], float(scores[i]), lead)
+                    right[kind, place] = candidates[i].chunk_id in collection.right[name]
+                if kind == 0:
+                    ids = [candidate.chunk_id for candidate in candidates]
+                    places = [place for place, i in enumerate(ids) if i in collection.right[name]]
+                    found["features"].append(features)
+                    found["place"].append(places[0] if places else -1)
+            found["evidence"].append(evidence)
+            found["right"].append(right)
+            found["article"].append(articles.index(title))
     return {key: np.stack(value) for key, value in found.items()}
 
 
@@ -86,56 +118,46 @@ def minimise(loss: Any, size: int) -> torch.Tensor:
 def fit_ranking(data: dict[str, Any], chosen: np.ndarray[Any, Any]) -> torch.Tensor:
     """Weights (F,) that put the right candidate first: softmax cross-entropy over the candidates."""
     chosen = chosen & (data["place"] >= 0)
-    features, place = torch.from_numpy(data["whole"][chosen]), torch.from_numpy(data["place"][chosen])
+    features, place = torch.from_numpy(data["features"][chosen]), torch.from_numpy(data["place"][chosen])
     return minimise(
         lambda w: torch.nn.functional.cross_entropy(features @ w, place) + 1e-3 * (w**2).sum(), features.shape[-1]
     )
 
 
-def leads(scores: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Of scores (Q, C): the place of the best, its score, and its lead over the second best."""
-    best = scores.argmax(1)
-    ordered = np.sort(scores, 1)
-    return best, ordered[:, -1], np.minimum(ordered[:, -1] - ordered[:, -2], MAX_LEAD)
-
-
-def calibration_set(data: dict[str, Any], chosen: np.ndarray[Any, Any], weights: torch.Tensor) -> Any:
-    """(features (N, 3): 1, score, lead; whether the best passage is right (N,)): all questions asked both ways."""
-    inputs, labels = [], []
-    for key in ("whole", "without"):
-        best, score, lead = leads(data[key][chosen] @ weights.numpy())
-        inputs.append(np.stack([np.ones_like(score), score, lead], 1))
-        right = best == data["place"][chosen] if key == "whole" else np.zeros(len(best), bool)
-        labels.append(right)
-    return np.concatenate(inputs).astype(np.float32), np.concatenate(labels)
-
-
-def fit_calibration(inputs: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> torch.Tensor:
-    """Logistic regression: (intercept, slope of the score, slope of the lead)."""
-    x, y = torch.from_numpy(inputs), torch.from_numpy(labels.astype(np.float32))
+def fit_calibration(data: dict[str, Any], chosen: np.ndarray[Any, Any]) -> torch.Tensor:
+    """Logistic regression over the passages shown, in all collections."""
+    evidence, right = data["evidence"][chosen], data["right"][chosen]
+    there = evidence[..., 0] > 0
+    x, y = torch.from_numpy(evidence[there]), torch.from_numpy(right[there].astype(np.float32))
     return minimise(lambda w: torch.nn.functional.binary_cross_entropy_with_logits(x @ w, y), x.shape[1])
 
 
-def report(probability: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> None:
-    """Print how well probabilities meet frequencies, and what each threshold costs."""
-    print("\nheld-out calibration: probability of the best passage against how often it is right")
+def report(probability: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> None:
+    """Print how well probabilities meet frequencies, and what each threshold costs.
+
+    Args:
+        probability: (Q, collections, SHOWN), 0 where there is no passage.
+        right: the same shape: whether the passage is the right one.
+    """
+    print("\nheld out, each passage: probability against how often it is right")
     for low in np.arange(0, 1, 0.1):
-        inside = (probability >= low) & (probability < low + 0.1 + 1e-9)
+        inside = (probability >= max(low, 1e-12)) & (probability < low + 0.1)
         if inside.any():
-            mean, share = probability[inside].mean(), labels[inside].mean()
-            print(f"  {low:.1f}–{low + 0.1:.1f}   n={inside.sum():<5} said {mean:.2f}   right {share:.2f}")
-    half = len(labels) // 2
-    print(f"Brier score {np.mean((probability - labels) ** 2):.3f}")
-    print("threshold   answered and right   answered, passage absent")
-    for threshold in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5):
-        kept = probability >= threshold
-        answered = (kept & labels)[:half].sum() / max(labels[:half].sum(), 1)
-        print(f"{threshold:>9}{100 * answered:>20.1f} %{100 * kept[half:].mean():>23.1f} %")
-
-
-def by_halves(parts: list[Any]) -> np.ndarray[Any, Any]:
-    """The first halves of all parts, then the second halves."""
-    return np.concatenate([part[: len(part) // 2] for part in parts] + [part[len(part) // 2 :] for part in parts])
+            mean, share = probability[inside].mean(), right[inside].mean()
+            print(f"  {low:.1f}-{low + 0.1:.1f}   n={inside.sum():<6} said {mean:.2f}   right {share:.2f}")
+    print(f"Brier score {np.mean((probability - right)[probability > 0] ** 2):.4f}")
+    union = 1 - np.prod(1 - probability, axis=-1)
+    print("\nheld out, answered at each threshold on the probability that one of the passages is right, in percent")
+    print(f"{'threshold':>10}" + "".join(f"{name:>21}" for name in COLLECTIONS))
+    for threshold in (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6):
+        kept = union >= threshold
+        shares = [
+            100 * (kept & right.any(-1))[:, kind].sum() / max(right.any(-1)[:, kind].sum(), 1)
+            if kind % 2 == 0
+            else 100 * kept[:, kind].mean()
+            for kind in range(len(COLLECTIONS))
+        ]
+        print(f"{threshold:>10}" + "".join(f"{share:>21.1f}" for share in shares))
 
 
 def main() -> None:
@@ -144,31 +166,25 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    collection = Collection(options.data, titles=True)
-    data = gather(collection)
+    data = gather(Collection(options.data, titles=True))
     folds = data["article"] % FOLDS
-    ranks, probabilities, labels = [], [], []
+    rank = np.zeros(len(folds))
+    probability = np.zeros(data["right"].shape)
     for fold in range(FOLDS):
         train, test = folds != fold, folds == fold
-        weights = fit_ranking(data, train)
-        scores = data["whole"][test] @ weights.numpy()
+        scores = data["features"][test] @ fit_ranking(data, train).numpy()
         place = data["place"][test]
-        own = np.where(place >= 0, np.take_along_axis(scores, np.maximum(place, 0)[:, None], 1)[:, 0], -np.inf)
-        ranks.append(np.where(place >= 0, (scores > own[:, None]).sum(1) + 1, 10_000))
-        calibration = fit_calibration(*calibration_set(data, train, weights))
-        inputs, truth = calibration_set(data, test, weights)
-        probabilities.append(1 / (1 + np.exp(-inputs @ calibration.numpy())))
-        labels.append(truth)
-    rank = np.concatenate(ranks)
-    mrr = np.where(rank <= 10, 1 / rank, 0).mean()
-    print(f"held-out reranking: MRR@10 {100 * mrr:.1f}, recall@1 {100 * (rank == 1).mean():.1f}")
-    # Asked of the whole first, then without: the report tells the two apart by halves.
-    report(by_halves(probabilities), by_halves(labels))
+        own = np.take_along_axis(scores, np.maximum(place, 0)[:, None], 1)
+        rank[test] = np.where(place >= 0, (scores > own).sum(1) + 1, 10_000)
+        calibration = fit_calibration(data, train).numpy()
+        evidence = data["evidence"][test]
+        probability[test] = np.where(evidence[..., 0] > 0, 1 / (1 + np.exp(-evidence @ calibration)), 0)
+    reciprocal = np.where(rank <= 10, 1 / rank, 0).mean()
+    print(f"held-out reranking: MRR@10 {100 * reciprocal:.1f}, recall@1 {100 * (rank == 1).mean():.1f}")
+    report(probability, data["right"])
     everything = np.ones(len(folds), bool)
-    weights = fit_ranking(data, everything)
-    calibration = fit_calibration(*calibration_set(data, everything, weights))
-    print(f"\nWEIGHTS = ({', '.join(f'{float(w):.2f}' for w in weights)})")
-    print(f"CALIBRATION = ({', '.join(f'{float(w):.2f}' for w in calibration)})")
+    print(f"\nWEIGHTS = ({', '.join(f'{float(w):.2f}' for w in fit_ranking(data, everything))})")
+    print(f"CALIBRATION = ({', '.join(f'{float(w):.2f}' for w in fit_calibration(data, everything))})")
 
 
 if __name__ == "__main__":

@@ -35,12 +35,10 @@ class Collection:
             self.right.setdefault(query, set()).add(number[text])
         self.titles = [item.get("title", "").replace("_", " ") if titles else "" for item in self.corpus]
         self.texts = [item["text"] for item in self.corpus]
+        self.with_titles = [f"{title}\n{text}" if title else text for title, text in zip(self.titles, self.texts, strict=True)]
+        """What a retriever is given: title and text."""
         self.queries = [(item["_id"], item["text"]) for item in queries if item["_id"] in self.right]
 
-    @property
-    def with_titles(self) -> list[str]:
-        """What a retriever is given: title and text."""
-        return [f"{title}\n{text}" if title else text for title, text in zip(self.titles, self.texts, strict=True)]
 
 
 def with_typos(text: str, share: float, rng: random.Random) -> str:

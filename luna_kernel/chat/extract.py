@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from luna_kernel.contracts.chat import Citation, Passage
@@ -66,7 +66,7 @@ def best_sentences(query: str, passages: Sequence[Passage], *, limit: int = 2) -
     if not asked or not found or limit < 1:
         return []
     weights = _rarity(asked, found)
-    cue = _cue(query)
+    cue = kind_asked(query)
     scored = []
     for place, sentence in enumerate(found):
         before = found[place - 1].terms if place and found[place - 1].passage is sentence.passage else frozenset()
@@ -188,8 +188,11 @@ _WHY_QUESTION = re.compile(r"\bpor ?que\b|\bpor qual (?:motivo|razao)\b")
 _NAME = re.compile(r"(?<![.!?]\s)(?<!^)\b[A-ZÀ-Þ][\w'’-]+")
 
 
-def _cue(query: str):  # type: ignore[no-untyped-def]
-    """A test of a sentence's text for the kind of thing that the question asks for; None where it asks for no kind."""
+def kind_asked(query: str) -> Callable[[str, str], bool] | None:
+    """A test (text, query) for the kind of thing that the question asks for: a number, a date, a name, a reason.
+
+    None where it asks for no such kind.
+    """
     asked = fold(query)
     if _YEAR_QUESTION.search(asked):
         return _holds_year

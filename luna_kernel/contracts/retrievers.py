@@ -154,8 +154,8 @@ class Reranker(ABC):
             weights: `Retriever.term_weights` of the query; empty where no retriever has any.
         """
 
-    def relevance(self, scores: Sequence[float]) -> list[float]:
-        """For its own scores of one query, best first: the probability (0 to 1) that the chunk answers it.
+    def relevance(self, query: str, candidates: Sequence[Candidate], scores: Sequence[float]) -> list[float]:
+        """The probability (0 to 1) that each candidate answers, for its own `scores` of one query, best first.
 
         The default knows nothing and gives 1: every passage is shown."""
         return [1.0] * len(scores)

@@ -51,7 +51,7 @@ class KnowledgeConfig(BaseModel):
     fusion_weights: dict[str, float] = Field(default_factory=dict)
     """Weight of a retriever in the fusion, by its name; 1 where none is given."""
     threshold: float = Field(default=0.2, ge=0, le=1)
-    """Least probability that the best passage answers the question; below it nothing was found."""
+    """Least probability that one of the best passages answers the question; below it nothing was found."""
 
     @field_validator("chunker", "reranker", mode="before")
     @classmethod

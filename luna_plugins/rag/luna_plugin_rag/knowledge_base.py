@@ -215,12 +215,12 @@ class KnowledgeBase:
     # --- asking ----------------------------------------------------------------------------------------------------
 
     def search(self, query: str, k: int = 4, *, threshold: float | None = None) -> Found:
-        """The passages that answer `query`, best first; none where the best is less likely than the threshold.
+        """The passages that answer `query`, best first; none where all are less likely to than the threshold.
 
         Args:
             query: the question.
             k: passages at most.
-            threshold: least probability of the best; None for the config's.
+            threshold: least probability that one of the best answers; None for the config's.
         """
         return self._searcher.search(query, k, threshold=self.config.threshold if threshold is None else threshold)
 

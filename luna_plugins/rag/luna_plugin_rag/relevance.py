@@ -10,10 +10,12 @@ question's words in the question's order; that is what these features measure. A
     window     the same for the best two neighbouring sentences
     near       share of the question's neighbouring pairs of terms that are neighbours in one sentence too
 
-The score is their weighted sum. The weights are a listwise logistic regression on questions whose passage is known; the
-probability that the passage answers is a logistic regression on the score, its lead over the best other candidate, and
-how much of the question is covered, on questions with and without their passage in the collection. Both are fitted, and
-checked on articles that were held out, by `benchmarks/knowledge/fit_relevance.py`, which prints these very constants.
+The score is their weighted sum. The weights are a listwise logistic regression on questions whose passage is known. The
+probability that a passage answers is a logistic regression on the score, its lead over the best other candidate, the
+number of the question's terms, and whether the kind of thing that it asks for (a number, a date, a name, a reason) is
+missing around the best sentence. It is fitted on questions with and without their passage, in collections from eleven
+passages of one article to all of them. `benchmarks/knowledge/fit_relevance.py` fits both, checks them on articles that
+were held out, and prints these very constants.
 """
 
 from __future__ import annotations
@@ -21,14 +23,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from luna_kernel.chat.extract import kind_asked
 from luna_kernel.contracts.retrievers import Candidate, Reranker
 from luna_kernel.data.portuguese import terms
 from luna_kernel.data.sentences import sentences
 
 FEATURES = ("lexical", "fuzzy", "covered", "sentence", "window", "near")
 WEIGHTS = (2.24, 3.67, 2.10, 2.19, 1.67, 1.74)
-CALIBRATION = (-9.91, 0.89, 0.81)
-"""Intercept, slope of the score, slope of the lead over the best other candidate."""
+CALIBRATION = (-11.46, 0.72, 0.72, 1.70, -0.72)
+"""Intercept; slopes of the score, the lead, the logarithm of 1 + the number of terms, the kind that is missing."""
 MAX_LEAD = 3.0
 """A longer lead says no more; it also bounds what a collection of one passage can claim."""
 
@@ -47,19 +50,23 @@ class AlignmentReranker(Reranker):
             for item in candidates
         ]
 
-    def relevance(self, scores: Sequence[float]) -> list[float]:
-        """The probability that each passage answers, from all candidates' scores, best first."""
-        return [calibrate(score, score - _best_other(scores, place)) for place, score in enumerate(scores)]
+    def relevance(self, query: str, candidates: Sequence[Candidate], scores: Sequence[float]) -> list[float]:
+        """The probability that each passage answers the question; candidates and scores best first."""
+        question = Question(query, {})
+        return [
+            calibrate(question.evidence(candidate, score, score - best_other(scores, place)))
+            for place, (candidate, score) in enumerate(zip(candidates, scores, strict=True))
+        ]
 
 
-def calibrate(score: float, lead: float) -> float:
-    """The probability that a passage with that score answers the question; `lead` is 0 or less for all but the best."""
-    intercept, slope, lead_slope = CALIBRATION
-    return 1 / (1 + math.exp(-(intercept + slope * score + lead_slope * min(lead, MAX_LEAD))))
+def calibrate(evidence: Sequence[float]) -> float:
+    """The probability for what `Question.evidence` gives."""
+    logit = sum(weight * value for weight, value in zip(CALIBRATION, evidence, strict=True))
+    return 1 / (1 + math.exp(-logit))
 
 
-def _best_other(scores: Sequence[float], place: int) -> float:
-    """The best score but that at `place`; where there is no other, one that it is as far ahead of as half of `MAX_LEAD`."""
+def best_other(scores: Sequence[float], place: int) -> float:
+    """The best score but that at `place`; where there is no other, one that it is ahead of by half of `MAX_LEAD`."""
     others = (score for other, score in enumerate(scores) if other != place)
     return max(others, default=scores[place] - MAX_LEAD / 2)
 
@@ -68,7 +75,9 @@ class Question:
     """A question's terms with their weights, to be held against passages."""
 
     def __init__(self, query: str, weights: Mapping[str, float]) -> None:
+        self.query = query
         self.terms = terms(query)
+        self._is_kind = kind_asked(query)
         rarest = max(weights.values(), default=1.0)
         self.weights = {term: weights.get(term, rarest) for term in self.terms}
         self.mass = sum(self.weights.values()) or 1.0
@@ -98,6 +107,20 @@ class Question:
             max(best, window),
             max(map(self._near, found), default=0.0),
         )
+
+    def evidence(self, candidate: Candidate, score: float, lead: float) -> tuple[float, ...]:
+        """What `CALIBRATION` weighs: 1, the score, its lead, ln(1 + terms), whether the kind asked for is missing."""
+        missing = self._is_kind is not None and not self._holds_kind(candidate.text)
+        return (1.0, score, min(lead, MAX_LEAD), math.log(1 + len(self.weights)), float(missing))
+
+    def _holds_kind(self, text: str) -> bool:
+        """Whether the best sentence or one beside it holds the kind of thing that the question asks for."""
+        assert self._is_kind is not None
+        found = [text[start:end] for start, end in sentences(text)]
+        if not found:
+            return False
+        best = max(range(len(found)), key=lambda place: self.share(self.weights.keys() & set(terms(found[place]))))
+        return any(self._is_kind(sentence, self.query) for sentence in found[max(0, best - 1) : best + 2])
 
     def _near(self, sentence: Sequence[str]) -> float:
         """The share of the question's neighbouring pairs that are neighbours in this sentence."""

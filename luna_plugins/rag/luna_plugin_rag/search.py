@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from luna_kernel.contracts.chat import Passage
@@ -13,6 +14,8 @@ from .fusion import Fused, fuse
 from .indexes import Indexes
 from .store import Store, StoredChunk
 
+SHOWN = 4
+"""So many passages count for the question whether anything was found; the calibration was fitted on as many."""
 _BESIDE = 0.25
 """A further passage is given if its relevance is at least this share of the threshold."""
 
@@ -23,8 +26,8 @@ class Found:
 
     passages: list[Passage] = field(default_factory=list)
     """Best first, numbered from 1; empty where nothing is relevant enough."""
-    best: float = 0.0
-    """Relevance of the best candidate, also of one below the threshold."""
+    confidence: float = 0.0
+    """Probability that one of the best passages answers, also where it is below the threshold."""
     candidates: int = 0
     """How many chunks the retrievers found."""
 
@@ -46,12 +49,12 @@ class Searcher:
         ranked = self._rank(query, fused[: self._config.candidates])
         if not ranked:
             return Found()
-        best = ranked[0][1]
-        if best < threshold:
-            return Found(best=best, candidates=len(fused))
-        kept = [item for item in ranked if item[1] >= min(best, _BESIDE * threshold)][:k]
+        confidence = 1 - math.prod(1 - relevance for _, relevance in ranked[:SHOWN])
+        if confidence < threshold:
+            return Found(confidence=confidence, candidates=len(fused))
+        kept = [item for item in ranked if item[1] >= min(ranked[0][1], _BESIDE * threshold)][:k]
         passages = [_passage(number, chunk, relevance) for number, (chunk, relevance) in enumerate(kept, 1)]
-        return Found(passages, best, len(fused))
+        return Found(passages, confidence, len(fused))
 
     def _rank(self, query: str, fused: list[Fused]) -> list[tuple[StoredChunk, float]]:
         """(chunk, relevance), best first. Chunks that another process removed meanwhile are left out."""
@@ -62,7 +65,8 @@ class Searcher:
         candidates = [_candidate(chunks[item.chunk_id], item) for item in fused]
         scores = self._reranker.score(query, candidates, self._weights(query))
         order = sorted(range(len(fused)), key=lambda place: -scores[place])
-        relevance = self._reranker.relevance([scores[place] for place in order])
+        best_first = [candidates[place] for place in order]
+        relevance = self._reranker.relevance(query, best_first, [scores[place] for place in order])
         return [(chunks[fused[place].chunk_id], value) for place, value in zip(order, relevance, strict=True)]
 
     def _weights(self, query: str) -> dict[str, float]:

@@ -1,0 +1,114 @@
+"""`luna index` and `luna search`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from luna_kernel.base.errors import IntegrityError, UsageError
+from luna_kernel.base.messages import catalogue
+from luna_kernel.cli.app import App
+from luna_kernel.cli.options import command, json_option, option, plugins_option
+
+import click  # isort: skip
+
+t = catalogue(__package__)
+
+
+@command(help=lambda: t("verb.index"))
+@click.argument("paths", nargs=-1, required=True, metavar="DIR", type=click.Path(path_type=Path))
+@option("--kb", metavar="NAME|DIR", help=lambda: t("option.kb"))
+@option("--rebuild", is_flag=True, help=lambda: t("option.rebuild"))
+@option("--max-chars", type=click.IntRange(40, 100_000), help=lambda: t("option.max_chars"))
+@plugins_option
+@json_option
+@click.pass_obj
+def index(app: App, paths: tuple[Path, ...], kb: str | None, rebuild: bool, max_chars: int | None) -> None:
+    """Read folders and files into a knowledge base."""
+    from luna_kernel.base import durable
+
+    from .config import KnowledgeConfig
+    from .knowledge_base import KnowledgeBase, place_for, place_of
+    from .step import show_progress, skipped_lines
+    from .store import DATABASE
+
+    registry = app.plugins().registry
+    for path in paths:
+        if not path.exists():
+            raise UsageError(t("docs.missing", path=path), hint=t("docs.missing.hint"))
+    folder = place_of(kb) if kb is not None else place_for(paths)
+    fields: dict[str, Any] = {}
+    if max_chars is not None:
+        fields["chunker"] = {"name": "paragraph", "max_chars": max_chars, "min_chars": min(200, max_chars)}
+    config = KnowledgeConfig(**fields)
+    try:
+        knowledge = KnowledgeBase(folder, registry, config, say=app.say)
+    except IntegrityError as error:
+        # Its own documents may be gone: only what was asked for, or what can be made again from the folder, is removed.
+        if kb is not None and not rebuild:
+            raise IntegrityError(error.text, hint=t("kb.damaged.hint")) from error
+        app.say(t("kb.rebuilt", reason=error.text))
+        for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
+            durable.remove_file(folder / name)
+        knowledge = KnowledgeBase(folder, registry, config, say=app.say)
+    with knowledge, show_progress() as progress:
+        summary = knowledge.sync(paths, progress=progress, rebuild=rebuild)
+    if app.json:
+        app.emit({"ok": True, "knowledge_base": str(folder), **summary.to_json()})
+        return
+    counts = {"added": len(summary.added), "updated": len(summary.updated), "removed": len(summary.removed)}
+    app.write(t("index.done", **counts, unchanged=summary.unchanged))
+    fields = {"files": summary.files, "documents": summary.documents, "chunks": summary.chunks}
+    app.write(t("index.total", **fields, seconds=f"{summary.seconds:.1f}", folder=folder))
+    for line in skipped_lines(summary, limit=20):
+        app.say(line)
+
+
+@command(help=lambda: t("verb.search"))
+@click.argument("query")
+@option("--docs", multiple=True, type=click.Path(path_type=Path), help=lambda: t("option.docs"))
+@option("--kb", metavar="NAME|DIR", help=lambda: t("option.kb"))
+@option("--limit", "-k", type=click.IntRange(1, 100), default=5, show_default=True, help=lambda: t("option.limit"))
+@option("--threshold", type=click.FloatRange(0, 1), help=lambda: t("option.threshold"))
+@plugins_option
+@json_option
+@click.pass_obj
+def search(
+    app: App, query: str, docs: tuple[Path, ...], kb: str | None, limit: int, threshold: float | None
+) -> None:
+    """Search a folder of documents or a knowledge base."""
+    from dataclasses import asdict
+
+    from .knowledge_base import KnowledgeBase, place_for, place_of
+    from .step import show_progress
+
+    if (kb is None) == (not docs):
+        raise UsageError(t("search.where"), hint=t("search.where.hint"))
+    if not query.strip():
+        raise UsageError(t("search.empty"))
+    registry = app.plugins().registry
+    if kb is not None:
+        knowledge = KnowledgeBase.open(place_of(kb), registry, say=app.say)
+    else:
+        for path in docs:
+            if not path.exists():
+                raise UsageError(t("docs.missing", path=path), hint=t("docs.missing.hint"))
+        knowledge = KnowledgeBase(place_for(docs), registry, say=app.say)
+    with knowledge:
+        if docs:
+            with show_progress() as progress:
+                knowledge.sync(docs, progress=progress)
+        found = knowledge.search(query, limit, threshold=threshold)
+    if app.json:
+        passages = [asdict(passage) for passage in found.passages]
+        app.emit({"ok": True, "query": query, "confidence": round(found.confidence, 4), "passages": passages})
+    elif not found.passages:
+        app.write(t("search.none", confidence=f"{100 * found.confidence:.0f}"))
+    else:
+        for passage in found.passages:
+            head = " · ".join(part for part in (passage.source, passage.heading or passage.title) if part)
+            place = t("sources.place", score=f"{100 * passage.score:.0f}", line=passage.line or "?",
+                      start=passage.start, end=passage.end)  # fmt: skip
+            text = " ".join(passage.text.split())
+            app.write(f"[{passage.number}] {head}\n    {place}\n    {text[:300]}{'…' if len(text) > 300 else ''}")
+

@@ -1,0 +1,202 @@
+"""The chat step: search the documents, and hand on numbered passages.
+
+Passages are data. They go into the turn's `passages` and nowhere else: a generator that grounds itself puts them into
+the user's message as plain text, the extractive one quotes them; nothing in them becomes a turn, a system text or a
+command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luna_kernel.base import durable
+from luna_kernel.base.errors import IntegrityError, UsageError
+from luna_kernel.base.messages import catalogue
+from luna_kernel.chat.small_talk import Talk, kind_of_talk
+from luna_kernel.contracts.chat import Event, Notice, Passage, Step, Turn
+from luna_kernel.contracts.data import Message
+from luna_kernel.data.portuguese import STOP_WORDS, words
+
+from .config import RagConfig
+from .knowledge_base import KnowledgeBase, Progress, Summary, place_for
+from .search import Found
+from .store import DATABASE
+
+if TYPE_CHECKING:
+    from luna_kernel.chat.session import Session
+
+t = catalogue(__package__)
+
+_LEANING = frozenset("ele ela eles elas dele dela deles delas isso isto disso nisso nele nela este esta esse essa la".split())
+
+
+class RagStep(Step):
+    """Searches the documents of `session.options.docs`; without any it does nothing."""
+
+    config: RagConfig
+
+    def __init__(self, config: RagConfig | None = None) -> None:
+        super().__init__(config or RagConfig())
+        self.knowledge: KnowledgeBase | None = None
+        self._paths: list[Path] = []
+        self._summary: Summary | None = None
+        self._remarks: list[str] = []
+
+    def open(self, session: Session) -> None:
+        """Open the knowledge base of the session's documents, and bring it up to date.
+
+        Raises:
+            LunaError: see `KnowledgeBase` and `KnowledgeBase.sync`.
+        """
+        self._paths = [Path(path) for path in session.options.docs]
+        if not self._paths:
+            return
+        registry = session.plugins.registry
+        if len(self._paths) == 1 and (self._paths[0] / DATABASE).is_file():
+            self.knowledge = KnowledgeBase.open(
+                self._paths[0], registry, self.config.knowledge, say=self._remarks.append
+            )
+            self.knowledge.warm_up()
+            return
+        for path in self._paths:
+            if not path.exists():
+                raise UsageError(t("docs.missing", path=path), hint=t("docs.missing.hint"))
+        folder = place_for(self._paths)
+        try:
+            self._open(folder, registry)
+        except IntegrityError as error:
+            # It is derived from the documents, which are here: nothing is lost by making it anew.
+            self._remarks.append(t("kb.rebuilt", reason=error.text))
+            self.close()
+            durable.remove_folder(folder)
+            self._open(folder, registry)
+
+    def _open(self, folder: Path, registry: Any) -> None:
+        self.knowledge = KnowledgeBase(folder, registry, self.config.knowledge, say=self._remarks.append)
+        try:
+            self.update()
+        except BaseException:
+            self.close()
+            raise
+
+    def update(self) -> Summary:
+        """Read what has changed in the documents.
+
+        Raises:
+            UsageError: there are no documents, or they are a knowledge base that is updated by `luna index`.
+        """
+        if self.knowledge is None or (self._paths[0] / DATABASE).is_file():
+            raise UsageError(t("rag.no_folder"), hint=t("rag.no_docs.hint"))
+        with show_progress() as progress:
+            self._summary = self.knowledge.sync(self._paths, progress=progress)
+        return self._summary
+
+    def describe(self) -> str | None:
+        """What is searched, and what could not be read."""
+        if self.knowledge is None:
+            return None
+        counts = self.knowledge.store.counts()
+        where = ", ".join(str(path) for path in self._paths)
+        lines = [t("rag.describe", where=where, documents=counts["documents"], chunks=counts["chunks"])]
+        if self._summary is not None:
+            lines += skipped_lines(self._summary)
+        return "\n".join([*self._remarks, *lines])
+
+    def run(self, turn: Turn, session: Session) -> Iterator[Event]:
+        """Fill `turn.passages`, unless the search is off or the turn is small talk."""
+        if self.knowledge is None:
+            return
+        if not session.options.rag:
+            turn.notes["rag"] = {"state": "off"}
+            return
+        if kind_of_talk(turn.query) is Talk.SMALL:
+            turn.notes["rag"] = {"state": "small_talk"}
+            return
+        begin = time.perf_counter()
+        self._remarks.clear()
+        found, asked = self._search(turn, session)
+        turn.searched = True
+        turn.passages = self._fitting(found.passages, turn, session)
+        turn.timings["retrieve"] = time.perf_counter() - begin
+        turn.notes["rag"] = {
+            "state": "found" if turn.passages else "not_found",
+            "confidence": round(found.confidence, 4),
+            "threshold": self.config.knowledge.threshold,
+            "candidates": found.candidates,
+            "left_out": len(found.passages) - len(turn.passages),
+        }
+        if asked != turn.query:
+            turn.notes["rag"]["asked"] = asked
+        for remark in self._remarks:
+            yield Notice(remark)
+        self._remarks.clear()
+
+    def _search(self, turn: Turn, session: Session) -> tuple[Found, str]:
+        """What was found, and for which words: the question's, or those of the one before it and its own."""
+        assert self.knowledge is not None
+        found = self.knowledge.search(turn.query, self.config.passages)
+        earlier = [past for past in session.turns if past.searched]
+        if self.config.follow_up and earlier and leans(turn.query):
+            both = f"{earlier[-1].query} {turn.query}"
+            with_earlier = self.knowledge.search(both, self.config.passages)
+            if with_earlier.confidence > found.confidence:
+                return with_earlier, both
+        return found, turn.query
+
+    def _fitting(self, passages: list[Passage], turn: Turn, session: Session) -> list[Passage]:
+        """The passages that fit into a generator which reads them; one that only quotes takes all."""
+        generator = session.generator
+        if not generator.grounds_itself:
+            return passages
+        room = self.config.budget * (generator.context_length - turn.sampling.max_tokens)
+        kept: list[Passage] = []
+        for passage in passages:
+            room -= generator.count_tokens([Message("user", passage.text)])
+            if room < 0:
+                break
+            kept.append(passage)
+        return kept
+
+    def close(self) -> None:
+        """Close the knowledge base."""
+        if self.knowledge is not None:
+            self.knowledge.close()
+            self.knowledge = None
+
+
+def leans(query: str) -> bool:
+    """Whether a question can only be understood with the one before: `e quanto custa?`, `onde fica ela?`."""
+    said = words(query)
+    content = [word for word in said if word not in STOP_WORDS]
+    return bool(said) and (len(content) <= 1 or said[0] in ("e", "mas") or bool(_LEANING & set(said)))
+
+
+def skipped_lines(summary: Summary, limit: int = 3) -> list[str]:
+    """What could not be read and why, a few lines."""
+    reasons = {**summary.skipped, **{source: "; ".join(why[:2]) for source, why in summary.partly.items()}}
+    lines = [t("rag.skipped", source=source, reason=reason) for source, reason in list(reasons.items())[:limit]]
+    if len(reasons) > limit:
+        lines.append(t("docs.more", count=len(reasons) - limit).strip())
+    return lines
+
+
+@contextlib.contextmanager
+def show_progress() -> Iterator[Progress | None]:
+    """A progress bar on stderr while files are read; none where nobody watches."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(t("index.reading"), total=None)
+        yield lambda done, total, source: bar.update(
+            task, completed=done, total=total, description=f"{t('index.reading')} {source[-40:]}".replace("[", r"\[")
+        )
