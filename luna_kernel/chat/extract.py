@@ -8,7 +8,6 @@ point at the quoted characters in the document.
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections import Counter
@@ -116,7 +115,7 @@ def _worth(sentence: _Sentence, before: frozenset[str], weights: dict[str, float
     total = sum(weights.values()) or 1.0
     if own == 0 and around < 0.5 * total:
         return 0.0
-    pairs = {frozenset(pair) for pair in itertools.pairwise(asked) if pair[0] != pair[1]}
+    pairs = {frozenset(pair) for pair in zip(asked, asked[1:], strict=False) if pair[0] != pair[1]}
     told = _terms(sentence.text)
     near = {frozenset((a, b)) for place, a in enumerate(told) for b in told[place + 1 : place + 1 + _REACH]}
     return (own + _CONTEXT * around) / total + _NEAR * len(pairs & near) / max(len(pairs), 1)
@@ -164,103 +163,26 @@ def _cut(text: str) -> int:
 # --- what a question asks for ----------------------------------------------------------------------------------------
 
 _NUMBER_WORDS = frozenset(
-    [
-        "um",
-        "uma",
-        "dois",
-        "duas",
-        "tres",
-        "quatro",
-        "cinco",
-        "seis",
-        "sete",
-        "oito",
-        "nove",
-        "dez",
-        "onze",
-        "doze",
-        "treze",
-        "catorze",
-        "quatorze",
-        "quinze",
-        "dezesseis",
-        "dezessete",
-        "dezoito",
-        "dezenove",
-        "vinte",
-        "trinta",
-        "quarenta",
-        "cinquenta",
-        "sessenta",
-        "setenta",
-        "oitenta",
-        "noventa",
-        "cem",
-        "cento",
-        "duzentos",
-        "trezentos",
-        "quinhentos",
-        "mil",
-        "milhao",
-        "milhoes",
-        "bilhao",
-        "bilhoes",
-        "metade",
-        "terco",
-        "dobro",
-        "duzia",
-        "duzias",
-        "nenhum",
-        "nenhuma",
-        "varios",
-    ]
+    """
+    um uma dois duas tres quatro cinco seis sete oito nove dez onze doze treze catorze quatorze quinze dezesseis
+    dezessete dezoito dezenove vinte trinta quarenta cinquenta sessenta setenta oitenta noventa cem cento duzentos
+    trezentos quinhentos mil milhao milhoes bilhao bilhoes metade terco dobro duzia duzias nenhum nenhuma varios
+    """.split()
 )
 _TIME_WORDS = frozenset(
-    [
-        "janeiro",
-        "fevereiro",
-        "marco",
-        "abril",
-        "maio",
-        "junho",
-        "julho",
-        "agosto",
-        "setembro",
-        "outubro",
-        "novembro",
-        "dezembro",
-        "segunda",
-        "terca",
-        "quarta",
-        "quinta",
-        "sexta",
-        "sabado",
-        "sabados",
-        "domingo",
-        "domingos",
-        "seculo",
-        "horas",
-        "manha",
-        "tarde",
-        "noite",
-        "decada",
-        "hoje",
-        "ontem",
-        "amanha",
-    ]
+    """
+    janeiro fevereiro marco abril maio junho julho agosto setembro outubro novembro dezembro segunda terca quarta quinta
+    sexta sabado sabados domingo domingos seculo horas manha tarde noite decada hoje ontem amanha
+    """.split()
 )
 _NUMBER_QUESTION = re.compile(r"\bquant[oa]s?\b|\bque (?:percentual|numero|valor|preco|idade|altura|tamanho)\b")
-_NUMBER_QUESTION_2 = re.compile(
-    r"\bqual (?:e |foi |era )?[oa] (?:numero|valor|preco|taxa|custo|prazo|limite|potencia|idade)\b"
-)
+_NUMBER_QUESTION_2 = re.compile(r"\bqual (?:e |foi |era )?[oa] (?:numero|valor|preco|taxa|custo|prazo|limite|potencia|idade)\b")
 _TIME_QUESTION = re.compile(
     r"\bquando\b|\b(?:em )?qu(?:e|al) (?:ano|dia|data|mes|seculo|decada|hora|horario|epoca)\b|\bque horas\b|\bate quando\b"
 )
 _YEAR_QUESTION = re.compile(r"\b(?:que|qual) (?:foi o |e o )?(?:ano|decada|seculo)\b")
 _PERSON_QUESTION = re.compile(r"\bquem\b|\bde quem\b|\bqual (?:e |foi |era )?o nome\b")
-_PLACE_QUESTION = re.compile(
-    r"\b(?:a|de)?onde\b|\bem qu(?:e|al) (?:cidade|pais|lugar|local|estado|rua|bairro|regiao)\b"
-)
+_PLACE_QUESTION = re.compile(r"\b(?:a|de)?onde\b|\bem qu(?:e|al) (?:cidade|pais|lugar|local|estado|rua|bairro|regiao)\b")
 _DURATION = re.compile(r"\bquanto tempo\b|\bde quanto tempo\b")
 _WHY_QUESTION = re.compile(r"\bpor ?que\b|\bpor qual (?:motivo|razao)\b")
 _NAME = re.compile(r"(?<![.!?]\s)(?<!^)\b[A-ZÀ-Þ][\w'’-]+")
@@ -313,7 +235,4 @@ def _holds_name(text: str, query: str) -> bool:
 
 def _holds_reason(text: str, query: str) -> bool:
     """A word that gives a reason."""
-    return (
-        re.search(r"\b(?:porque|pois|devido|por causa|para que|ja que|uma vez que|visto que|graças)\b", fold(text))
-        is not None
-    )
+    return re.search(r"\b(?:porque|pois|devido|por causa|para que|ja que|uma vez que|visto que|graças)\b", fold(text)) is not None

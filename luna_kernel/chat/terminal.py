@@ -49,7 +49,7 @@ def converse(session: Session, printer: Printer, *, color: bool = True) -> int:
             warned = False
             if line:
                 _do(session, line, printer)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # noqa: PERF203  wherever it comes: at the prompt or between two
             if warned:
                 break
             warned = True
