@@ -88,12 +88,14 @@ def _terms(text: str) -> list[str]:
 def _sentences(passage: Passage) -> list[_Sentence]:
     """A passage's sentences; a line of a list or a table counts as one, a heading belongs to what follows."""
     found = []
+    headings = {passage.title, *passage.heading.split(" › ")}
     for start, end in sentences(passage.text):
         for line in re.finditer(r"[^\n]+(?:\n(?![ \t]*(?:[-*+•|#]|\d{1,3}[.)])\s?)[^\n]+)*", passage.text[start:end]):
             begin, stop = trimmed(passage.text, (start + line.start(), start + line.end()))
             begin += len(_MARKER.match(passage.text[begin:stop]).group())  # type: ignore[union-attr]
-            if begin < stop and not passage.text[line.start() + start : stop].lstrip().startswith("#"):
-                found.append(_Sentence(passage, begin, stop, frozenset(_terms(passage.text[begin:stop]))))
+            text = passage.text[begin:stop]
+            if text and not text.startswith("#") and text not in headings:
+                found.append(_Sentence(passage, begin, stop, frozenset(_terms(text))))
     return found
 
 

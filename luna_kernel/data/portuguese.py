@@ -84,7 +84,9 @@ STOP_WORDS = frozenset(
     pelos per perante pois por porque pra pro qual quais quando quanto que quem se sem ser sera seria seu seus sido so
     sob sobre somos sou sua suas tal tambem tao te tem tendo tenha tenho ter teu teus teve ti tinha tinham toda todas
     todo todos tu tua tuas tudo um uma umas uns vai vao voce voces vos sao esta estao estar cada onde quantos quantas
-    cujo cuja cujos cujas d l s
+    cujo cuja cujos cujas d l s devo deve devem dever deveria posso pode podem poder podemos podia poderia consigo
+    consegue conseguem faz fazem fazer fica ficam ficar existe existem significa significam quer querem dizer chama
+    chamam chamado chamada preciso precisa precisam ocorre acontece acontecem serve servem
     """.split()
 )
 """Folded words that say nothing about what a text is about, question words among them."""
@@ -102,7 +104,7 @@ def _rules(least: int, suffixes: str, put: str = "") -> None:
 
 
 # nouns and adjectives
-_rules(3, "amento imento acao icao ucao adora edora idora ador edor idor atriz mente amente")
+_rules(3, "amento imento acao icao ucao adora edora idora ador edor idor atriz")
 _rules(3, "idade ividade abilidade ibilidade avel ivel ismo ista ancia encia ante ente inte eza ura")
 _rules(3, "oso osa ivo iva ativo ativa itivo itiva ico ica ario aria eiro eira inho inha zinho zinha issimo issima")
 _rules(4, "al agem ano ana ense ez")
@@ -122,6 +124,8 @@ def stem(word: str) -> str:
     if len(word) <= 3 or not word.isascii() or not word.isalpha() or word in _UNCHANGED:
         return word
     word = _singular(word)
+    if word.endswith("mente") and len(word) >= 9:  # rapidamente goes with rapida, whatever becomes of that
+        word = word[:-5]
     for size in range(min(_LONGEST, len(word) - 2), 1, -1):
         rule = _SUFFIXES.get(word[-size:])
         if rule is not None and len(word) - size >= rule[0]:

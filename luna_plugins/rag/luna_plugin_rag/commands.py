@@ -69,9 +69,9 @@ class SourcesCommand(Command):
 def _show(passage: Passage, turn: Turn) -> str:
     """Head, place and text of a passage; what the answer quotes from it stands between « and »."""
     head = f"[{passage.number}] {passage.source}"
-    if passage.title and passage.title != passage.source:
+    if passage.title and not passage.heading.startswith(passage.title):
         head += f" · {passage.title}"
-    if passage.heading and passage.heading != passage.title:
+    if passage.heading:
         head += f" · {passage.heading}"
     fields = {"line": passage.line or "?", "start": passage.start, "end": passage.end}
     place = t("sources.place", score=f"{100 * passage.score:.0f}", **fields)

@@ -48,6 +48,9 @@ class Indexes:
         registry: where the retrievers are.
         nodes: the retrievers as nodes.
         say: told when an index was damaged and is made anew.
+
+    Raises:
+        UsageError: a retriever is unknown, or its settings are wrong.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Indexes:
         self._store = store
         self._registry = registry
         self._say = say
-        self._nodes = nodes
+        self._components = [self._component(node) for node in nodes]
         self._indexes: list[Index] = []
         self._generation = -1
 
@@ -71,7 +74,7 @@ class Indexes:
         generation = self._store.generation
         if generation != self._generation:
             if not self._indexes:
-                self._indexes = [self._open(node) for node in self._nodes]
+                self._indexes = [self._open(component, config) for component, config in self._components]
             wanted = self._store.chunk_ids()
             self._indexes = [self._follow(index, wanted) for index in self._indexes]
             self._generation = generation
@@ -86,10 +89,13 @@ class Indexes:
 
     # --- one index -------------------------------------------------------------------------------------------------
 
-    def _open(self, node: Mapping[str, Any]) -> Index:
-        name = str(node["name"])
-        component = self._registry.get("retriever", name, where="knowledge.retrievers")
-        config = component.make_config(node, where=f"knowledge.retrievers.{name}")
+    def _component(self, node: Mapping[str, Any]) -> tuple[Component, Any]:
+        """A retriever and its validated config."""
+        component = self._registry.get("retriever", str(node["name"]), where="knowledge.retrievers")
+        return component, component.make_config(node, where=f"knowledge.retrievers.{component.name}")
+
+    def _open(self, component: Component, config: Any) -> Index:
+        name = component.name
         settings = {} if config is None else config.model_dump(mode="json")
         folder = self._folder / name
         try:

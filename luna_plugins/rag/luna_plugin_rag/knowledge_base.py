@@ -99,7 +99,11 @@ class KnowledgeBase:
         if folder.is_dir() and not (folder / DATABASE).exists() and _has_content(folder):
             raise UsageError(t("kb.foreign", path=folder), hint=t("kb.foreign.hint"))
         self.store = Store(folder)
-        self._indexes = Indexes(folder / "index", self.store, registry, nodes, say)
+        try:
+            self._indexes = Indexes(folder / "index", self.store, registry, nodes, say)
+        except BaseException:
+            self.store.close()
+            raise
         self._searcher = Searcher(self.store, self._indexes, reranker, self.config)
 
     def _reranker(self) -> Reranker | None:
@@ -206,7 +210,7 @@ class KnowledgeBase:
             added=[state.source for state in changes.new if state.source not in empty],
             updated=[state.source for state in changes.changed if state.source not in empty],
             removed=changes.removed,
-            unchanged=len([source for source in changes.unchanged if source not in empty]) + len(changes.touched),
+            unchanged=len({*changes.unchanged, *(state.source for state in changes.touched)} - empty),
             skipped=dict(sorted(skipped.items())),
             partly=partly,
             **self.store.counts(),

@@ -29,8 +29,8 @@ from luna_kernel.data.portuguese import terms
 from luna_kernel.data.sentences import sentences
 
 FEATURES = ("lexical", "fuzzy", "covered", "sentence", "window", "near")
-WEIGHTS = (2.24, 3.67, 2.10, 2.19, 1.67, 1.74)
-CALIBRATION = (-11.46, 0.72, 0.72, 1.70, -0.72)
+WEIGHTS = (2.10, 3.54, 2.12, 2.13, 1.69, 1.79)
+CALIBRATION = (-8.88, 0.61, 0.47, 1.13, -0.72)
 """Intercept; slopes of the score, the lead, the logarithm of 1 + the number of terms, the kind that is missing."""
 MAX_LEAD = 3.0
 """A longer lead says no more; it also bounds what a collection of one passage can claim."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from luna_kernel.data.portuguese import STOP_WORDS, words
@@ -45,12 +47,7 @@ class Gramifier:
             parts.append(part)
         return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
-    def look_up(self, text: str) -> Ints:
-        """int32: the numbers of the text's known n-grams, with repetitions; −1 for those that no chunk has."""
-        numbers = self._vocabulary.numbers
-        found = [
-            numbers.get(gram, -1)
-            for word in self._words(text)
-            for gram in ngrams(word, self._config.min_n, self._config.max_n)
-        ]
-        return np.asarray(found, np.int32)
+    def count(self, text: str) -> Counter[str]:
+        """The text's n-grams and how often each occurs; nothing is learned."""
+        low, high = self._config.min_n, self._config.max_n
+        return Counter(gram for word in self._words(text) for gram in ngrams(word, low, high))

@@ -70,13 +70,14 @@ class TfidfRetriever(Retriever):
         scores = np.zeros(len(postings.ids), np.float32)
         unseen = 1 + math.log(1 + len(postings))
         length = 0.0
-        for number, times in zip(*np.unique(self._grams.look_up(query), return_counts=True), strict=True):
+        for gram, times in self._grams.count(query).items():
             # An n-gram that no chunk has adds to the query's length: what is not here lowers every cosine.
-            idf = float(self._idf[number]) if number >= 0 else unseen
+            number = self._vocabulary.numbers.get(gram)
+            idf = unseen if number is None else float(self._idf[number])
             weight = (1 + math.log(times)) * idf
             length += weight * weight
-            if number >= 0:
-                rows, counts = postings.find(int(number))
+            if number is not None:
+                rows, counts = postings.find(number)
                 scores[rows] += weight * idf * (1 + np.log(counts.astype(np.float32)))
         if length > 0:
             scores /= self._norms * np.float32(math.sqrt(length))

@@ -1,0 +1,66 @@
+"""Fusion and reranking: the formula, the order of ties, what relevance means."""
+
+from __future__ import annotations
+
+import pytest
+
+from luna_kernel.contracts.retrievers import Candidate, Hit
+from luna_plugin_rag.fusion import fuse
+from luna_plugin_rag.relevance import FEATURES, WEIGHTS, AlignmentReranker, Question, calibrate
+
+TEXT = "A capela é de 1801. O sino da capela pesa 180 quilos. O rio subiu."
+
+
+def test_reciprocal_ranks() -> None:
+    found = fuse({"a": [Hit(1, 9.0), Hit(2, 3.0)], "b": [Hit(2, 0.5), Hit(3, 0.4)]})
+    assert [item.chunk_id for item in found] == [2, 1, 3]
+    assert found[0].score == pytest.approx(1 / 62 + 1 / 61)
+    assert found[0].scores == pytest.approx({"a": 1 / 3, "b": 1.0})
+    assert [item.chunk_id for item in fuse({"a": [Hit(5, 1.0)], "b": [Hit(4, 1.0)]})] == [4, 5]
+    assert [item.chunk_id for item in fuse({"a": [Hit(5, 1.0)], "b": [Hit(4, 1.0)]}, {"a": 2.0})] == [5, 4]
+    assert fuse({}) == fuse({"a": []}) == []
+
+
+def test_features() -> None:
+    question = Question("Quanto pesa o sino da capela?", {})
+    full = dict(zip(FEATURES, question.features(Candidate(1, TEXT, scores={"bm25": 1.0})), strict=True))
+    assert full == pytest.approx({"lexical": 1, "fuzzy": 0, "covered": 1, "sentence": 1, "window": 1, "near": 1})
+    apart = "O sino toca. A capela é de pedra. A farinha pesa pouco."
+    partly = dict(zip(FEATURES, question.features(Candidate(1, apart)), strict=True))
+    assert partly["covered"] == pytest.approx(1)
+    assert partly["sentence"] == pytest.approx(1 / 3)
+    assert partly["window"] == pytest.approx(2 / 3)
+    assert partly["near"] == 0
+    titled = dict(zip(FEATURES, question.features(Candidate(1, "Nada.", "O sino", "A capela")), strict=True))
+    assert (titled["covered"], titled["sentence"]) == (pytest.approx(2 / 3), 0)
+    assert len(WEIGHTS) == len(FEATURES)
+
+
+def test_the_kind_that_is_asked_for_counts() -> None:
+    question = Question("Quantos quilos pesa o sino?", {})
+    there = question.evidence(Candidate(1, "O sino pesa 180 quilos."), 8.0, 1.0)
+    missing = question.evidence(Candidate(1, "O sino pesa quilos e quilos."), 8.0, 1.0)
+    assert (there[-1], missing[-1]) == (0.0, 1.0)
+    assert calibrate(there) > calibrate(missing)
+
+
+def test_order_and_relevance() -> None:
+    reranker = AlignmentReranker()
+    candidates = [Candidate(1, "O rio subiu muito.", scores={"bm25": 0.2}), Candidate(2, TEXT, scores={"bm25": 1.0})]
+    query = "Quanto pesa o sino da capela?"
+    low, high = reranker.score(query, candidates, {})
+    assert high > low
+    best, other = reranker.relevance(query, candidates[::-1], [high, low])
+    assert 0 < other < best < 1
+    assert best > 0.5 > 0.1 > other
+    assert reranker.relevance(query, [], []) == []
+    (alone,) = reranker.relevance(query, candidates[1:], [high])
+    assert alone == pytest.approx(best, abs=0.3)
+
+
+@pytest.mark.parametrize("query", ["", "???", "de para", "sino"])
+@pytest.mark.parametrize("text", ["", " ", "...", "sino"])
+def test_odd_text(query: str, text: str) -> None:
+    reranker = AlignmentReranker()
+    scores = reranker.score(query, [Candidate(1, text)], {})
+    assert 0 <= reranker.relevance(query, [Candidate(1, text)], scores)[0] <= 1
