@@ -192,11 +192,12 @@ class Terminal:
             os.chdir(cwd)
             os.execve(sys.executable, [sys.executable, "-m", "luna_kernel", *args], environment)
         self.text = ""
+        self.found = 0
 
     def until(self, wanted: str, seconds: float = 40.0) -> str:
-        """Read until `wanted` appears in what is new."""
-        begin, limit = len(self.text), time.monotonic() + seconds
-        while wanted not in self.text[begin:]:
+        """Read until `wanted` appears after what was last found; returns what came up to there."""
+        begin, limit = self.found, time.monotonic() + seconds
+        while (place := self.text.find(wanted, begin)) < 0:
             left = limit - time.monotonic()
             assert left > 0, f"no {wanted!r} in {self.text[begin:]!r}"
             if select.select([self.fd], [], [], min(left, 0.2))[0]:
@@ -204,7 +205,8 @@ class Terminal:
                     self.text += os.read(self.fd, 65536).decode("utf-8", "replace")
                 except OSError:
                     assert wanted in self.text[begin:], f"ended without {wanted!r}: {self.text[begin:]!r}"
-        return self.text[begin:]
+        self.found = place + len(wanted)
+        return self.text[begin : self.found]
 
     def type(self, text: str, *, at_prompt: bool = True) -> None:
         """Type, once the prompt listens: before, the terminal itself would interpret the keys."""
