@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -165,7 +164,7 @@ def _publish(made: Path, folder: Path) -> None:
     manifest = Manifest.read(made)
     with durable.replace_folder(folder, marker=FILE) as new:
         for name in manifest.files:
-            shutil.copyfile(made / name, new / name)
+            durable.write_bytes(new / name, (made / name).read_bytes())
         dataclasses.replace(manifest, chat=CHAT).write(new)
 
 

@@ -187,7 +187,7 @@ class ExtractiveGenerator(Generator):
         turn.usage = {"prompt_tokens": 0, "completion_tokens": 0}
         if not quotes:
             turn.stop_reason = "no_answer"
-            yield Text(t("answer.none"))
+            yield Text(t("answer.none" if turn.searched else "answer.only_quotes"))
             return
         turn.citations = quotes
         answer = " ".join(f"{' '.join(quote.text.split())} [{quote.number}]" for quote in quotes)

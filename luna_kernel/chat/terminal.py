@@ -45,18 +45,17 @@ def converse(session: Session, printer: Printer, *, color: bool = True) -> int:
     warned = False
     while not session.closing:
         try:
-            line = prompt.prompt(_label(color))
-        except KeyboardInterrupt:
+            line = prompt.prompt(_label(color)).strip()
+            warned = False
+            if line:
+                _do(session, line, printer)
+        except KeyboardInterrupt:  # noqa: PERF203  wherever it comes: at the prompt or between two
             if warned:
-                return 0
+                break
             warned = True
             printer.remark(t("prompt.again_to_leave"))
-            continue
         except EOFError:
-            return 0
-        warned = False
-        if line.strip():
-            _do(session, line.strip(), printer)
+            break
     return 0
 
 

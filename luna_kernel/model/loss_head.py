@@ -97,13 +97,16 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, weight
         hidden: (B, T, D), after the last norm.
         weight: (V, D), the head.
         targets: (B, T) int64, in [0, V) also where the weight is 0.
-        weights: (B, T); 0 leaves a token out, and it costs nothing. None: all 1.
+        weights: (B, T); 0 or False leaves a token out, and it costs nothing. Of type bool, the others count 1.
+            None: all count 1.
     """
     flat, index = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     scale: Tensor | None = None
     if weights is not None:
-        scale = weights.reshape(-1).float()
-        counted = scale.nonzero()[:, 0]
+        flags = weights.reshape(-1)
+        counted = flags.nonzero()[:, 0]
+        scale = None if flags.dtype == torch.bool else flags.float()
         if counted.shape[0] < index.shape[0]:
-            flat, index, scale = flat[counted], index[counted], scale[counted]
+            flat, index = flat[counted], index[counted]
+            scale = None if scale is None else scale[counted]
     return LinearCrossEntropy.apply(flat, weight, index, scale)  # type: ignore[no-any-return, no-untyped-call]

@@ -29,8 +29,8 @@ class TensorBatch:
     """(B, T) int64."""
     targets: Tensor
     """(B, T) int64."""
-    weights: Tensor
-    """(B, T) float32."""
+    weights: Tensor | None
+    """(B, T) bool, whether the target counts; None: all do."""
     segment_ids: Tensor | None
     """(B, T) int64; None where each row is one segment without padding."""
     positions: Tensor | None
@@ -108,7 +108,7 @@ class Engine:
         return TensorBatch(
             tensor(batch.tokens),
             tensor(batch.targets),
-            tensor(batch.weights),
+            None if batch.num_targets == batch.weights.size else tensor(batch.weights > 0),
             None if plain else tensor(batch.segment_ids),
             None if plain else tensor(batch.positions),
             batch.num_targets,

@@ -24,6 +24,8 @@ from luna_kernel.model.checkpoint import open_model
 from luna_kernel.model.checkpoint import save_model as write_model
 from luna_kernel.model.decoder import Decoder
 from luna_kernel.plugins import Plugins, load_plugins
+from luna_kernel.plugins.manifest import FILE as MANIFEST_FILE
+from luna_kernel.plugins.manifest import Manifest
 from luna_kernel.train import run_state
 from luna_kernel.train.callbacks import ConsoleProgress, EarlyStopping, JsonlTracker
 from luna_kernel.train.config import Node, TrainConfig
@@ -295,6 +297,13 @@ class _Training:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
+    def _chat(self) -> dict[str, Any]:
+        """What the model that training started from says about chatting with it; the new one says the same."""
+        start = self.config.model
+        if start is None or not (start / MANIFEST_FILE).is_file():
+            return {}
+        return Manifest.read(start).chat
+
     def _finish(self, run: TrainRun, tokenizer: Tokenizer, reason: str, resumed: int | None) -> TrainResult:
         """Save the best model measured, or the last, as a model folder."""
         assert isinstance(run.model, Decoder)
@@ -313,7 +322,7 @@ class _Training:
             "reason": reason,
             "metrics": {k: v for k, v in run.metrics.items() if k.startswith(("valid/", "loss/")) and v == v},
         }
-        write_model(target, run.model, plugins=self.plugins, tokenizer=tokenizer, extra={"training": facts})
+        write_model(target, run.model, plugins=self.plugins, tokenizer=tokenizer, extra={"chat": self._chat(), "training": facts})
         self.console.say(t("run.done", reason=t(f"reason.{reason}") if reason in REASONS else reason, folder=target))
         return TrainResult(
             run_dir=self.folder,

@@ -1,4 +1,4 @@
-"""Ways of speaking. This module is light: it only says what there is."""
+"""Ways of speaking, and one's own from a file. This module is light: it only says what there is."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ if TYPE_CHECKING:
 
 LUNA_API = 1
 
+BUNDLED = {
+    "tecnico": "Exact terms, step by step",
+    "casual": "Relaxed, as between friends",
+    "formal": "Polite and impersonal",
+    "balanced": "Clear, neither stiff nor slangy",
+    "academic": "Definitions first, careful claims",
+    "friendly": "Warm and encouraging",
+}
+"""The personas in `data/`, with the line that `luna plugins` shows."""
+
 
 @hookimpl
 def luna_add_personas(add: Add) -> None:
-    """The personas that come with the plugin."""
-    for name, text in (
-        ("tecnico", "Precise and to the point, with the terms of the field"),
-        ("casual", "Relaxed, as among friends"),
-        ("formal", "Courteous and impersonal"),
-        ("balanced", "Clear and kind, neither stiff nor slangy"),
-        ("academic", "Careful and structured, says what is certain and what is not"),
-        ("friendly", "Warm and encouraging"),
-    ):
-        add("persona", name, f"luna_plugin_personas.shipped:{name}", help=text)
+    """The bundled personas."""
+    for name, line in BUNDLED.items():
+        add("persona", name, f"luna_plugin_personas.bundled:{name}", help=line)
 
 
 @hookimpl
 def luna_add_chat(add: Add) -> None:
-    """The step that applies a persona, and its command."""
+    """The step that lets a persona speak, and its command."""
     add(
         "step",
         "persona",
         "luna_plugin_personas.step:PersonaStep",
         config="luna_plugin_personas.config:PersonaStepConfig",
-        help="Speaks as the chosen persona",
+        help="Adds the persona's text to the system message, and its sampling",
     )
-    add("command", "persona", "luna_plugin_personas.commands:PersonaCommand", help="/persona NAME: how Luna speaks")
+    add("command", "persona", "luna_plugin_personas.command:PersonaCommand", help="/persona [NAME|FILE|off]")

@@ -1,122 +1,126 @@
-"""Personas from files: strict, bounded, and never more than data."""
+"""Read a persona from its file, TOML or JSON. A persona is data: nothing in it is looked up, filled in or run."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping
+import unicodedata
 from pathlib import Path
 from typing import Any
 
-from luna_kernel.base.errors import LunaError, UsageError
+from pydantic import ValidationError
+
+from luna_kernel.base.errors import ConfigError, UsageError
 from luna_kernel.base.messages import catalogue
-from luna_kernel.base.paths import config_dir, is_safe_name
+from luna_kernel.base.paths import is_safe_name
 from luna_kernel.contracts.personas import Persona
-from luna_kernel.plugins.registry import Registry, suggest, validate
+from luna_kernel.plugins.registry import suggest
+
+from .config import PersonaFile, SamplingChanges, Words
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-from .config import PersonaFile
-
 t = catalogue(__package__)
 
-_SUFFIXES = (".toml", ".json")
-_MAX_BYTES = 65_536
-
-
-def personas_dir() -> Path:
-    """Where one's own personas lie: `NAME.toml` or `NAME.json`."""
-    return config_dir() / "personas"
-
-
-def own_names() -> list[str]:
-    """Names of one's own personas, sorted."""
-    folder = personas_dir()
-    if not folder.is_dir():
-        return []
-    return sorted({p.stem for p in folder.iterdir() if p.suffix in _SUFFIXES and p.is_file() and is_safe_name(p.stem)})
-
-
-def known_names(registry: Registry) -> list[str]:
-    """Names of all personas: those of plugins, then one's own."""
-    shipped = [component.name for component in registry.of_kind("persona")]
-    return shipped + [name for name in own_names() if name not in shipped]
-
-
-def find_persona(name: str, registry: Registry) -> Persona:
-    """The persona of that name, or in that file (a path with `/`, or one that ends in .toml or .json).
-
-    One's own persona of the name of a shipped one takes its place.
-
-    Raises:
-        UsageError: there is none; names the nearest. Or the file is not a persona; names file and field.
-    """
-    if "/" in name or name.endswith(_SUFFIXES):
-        return read_persona(Path(name).expanduser())
-    if is_safe_name(name):
-        for suffix in _SUFFIXES:
-            path = personas_dir() / f"{name}{suffix}"
-            if path.is_file():
-                return read_persona(path)
-        component = registry.find("persona", name)
-        if component is not None:
-            made: Persona = component.load()(*[c for c in [component.make_config()] if c is not None])
-            return made
-    known = known_names(registry)
-    hint = t("persona.known", names=", ".join(known) or "-", folder=personas_dir())
-    raise UsageError(t("persona.unknown", name=name[:80]) + suggest(name, known), hint=hint)
+ENDINGS = (".toml", ".json")
+MAX_BYTES = 64 * 1024
+"""A larger file is no persona."""
 
 
 def read_persona(path: Path) -> Persona:
-    """The persona in a file, named after it.
+    """The persona of a file; its name is the file's, in lower case and without accents.
 
     Raises:
-        UsageError: the file is missing, too large, not TOML or JSON, or a field is wrong.
+        UsageError: there is no such file, it cannot be read, or its name cannot be a persona's.
+        ConfigError: it does not parse or validate; names the field and the nearest right one.
     """
-    if not is_safe_name(path.stem):
-        raise UsageError(t("persona.bad_name", path=path, name=path.stem), hint=t("persona.bad_name.hint"))
-    if path.suffix not in _SUFFIXES:
-        raise UsageError(t("persona.bad_suffix", path=path))
-    return make_persona(path.stem, _read(path), where=str(path))
+    name = fold(path.stem)
+    if path.suffix.lower() not in ENDINGS:
+        raise UsageError(t("file.ending", path=path), hint=t("file.hint"))
+    if not is_safe_name(name):
+        raise UsageError(t("file.bad_name", path=path), hint=t("name.hint"))
+    return make_persona(name, _parse(path, _read(path)), where=str(path))
 
 
-def make_persona(name: str, fields: Mapping[str, Any], *, where: str) -> Persona:
-    """A persona from its fields.
+def make_persona(name: str, fields: Any, *, where: str) -> Persona:
+    """The persona `name` from the fields of its file.
 
     Raises:
-        ConfigError: names the place, each wrong field, and the nearest right one.
+        ConfigError: they do not validate; `where` says where they stand.
     """
-    file = validate(PersonaFile, fields, where=where)
-    assert isinstance(file, PersonaFile)
+    try:
+        file = PersonaFile.model_validate(fields)
+    except ValidationError as error:
+        raise ConfigError(explain(error, where), hint=t("file.fields", fields=", ".join(_known()))) from error
     return Persona(
         name=name,
-        title=file.title,
-        description=file.description,
-        system=file.system.strip(),
-        greeting=file.greeting.strip(),
+        title=str(file.title or "") or name,
+        description=str(file.description or ""),
+        system=file.system,
+        greeting=file.greeting,
         sampling=file.sampling.model_dump(exclude_none=True),
     )
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        too_large = path.stat().st_size > _MAX_BYTES
-        if not too_large and path.suffix == ".json":
-            from luna_kernel.base.integrity import read_json
+def fold(text: str) -> str:
+    """`text` as a name: lower case, without accents, hyphens for blanks. `Técnico` is `tecnico`."""
+    letters = unicodedata.normalize("NFKD", text.strip().lower())
+    return "-".join("".join(c for c in letters if not unicodedata.combining(c)).split())
 
-            fields = read_json(path, max_bytes=_MAX_BYTES, max_depth=4)
-        elif not too_large:
-            fields = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UsageError(t("persona.no_file", path=path)) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(t("persona.unreadable", path=path, reason=error)) from error
-    except LunaError as error:
-        raise UsageError(t("persona.unreadable", path=path, reason=error.text)) from error
-    if too_large:
-        raise UsageError(t("persona.too_large", path=path, limit=_MAX_BYTES // 1024))
-    if not isinstance(fields, Mapping):
-        raise UsageError(t("persona.unreadable", path=path, reason=t("persona.no_table")))
-    return fields
+
+def explain(error: ValidationError, where: str) -> str:
+    """One line per wrong field, those that do not exist first and with the nearest right one: they explain the rest."""
+    lines = []
+    items = error.errors(include_url=False, include_input=False)
+    for item in sorted(items, key=lambda item: item["type"] != "extra_forbidden"):
+        path = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            lines.append(t("file.unknown_field", where=where, field=path[:80]) + suggest(path, _known()))
+        else:
+            lines.append(t("file.bad_field", where=where, field=path or "-", reason=item["msg"]))
+    return "\n".join(lines)
+
+
+def _known() -> list[str]:
+    """Every field that a file may have, dotted."""
+    fields = [name for name in PersonaFile.model_fields if name != "sampling"]
+    fields += [f"{line}.{language}" for line in ("title", "description") for language in Words.model_fields]
+    return fields + [f"sampling.{name}" for name in SamplingChanges.model_fields] + ["sampling"]
+
+
+def _read(path: Path) -> str:
+    try:
+        if not path.is_file():  # raises where a folder above may not be read or a name is too long
+            raise UsageError(t("file.missing", path=path), hint=t("file.hint"))
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(t("file.unreadable", path=path, reason=error.strerror or str(error))) from error
+    if len(data) > MAX_BYTES:
+        raise UsageError(t("file.too_large", path=path, limit=MAX_BYTES // 1024))
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(t("file.not_utf8", path=path, byte=error.start), hint=t("file.not_utf8.hint")) from error
+
+
+def _parse(path: Path, text: str) -> Any:
+    try:
+        if path.suffix.lower() == ".toml":
+            return tomllib.loads(text)
+        return json.loads(text, object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as error:  # both parsers' errors are ValueErrors
+        raise ConfigError(t("file.syntax", path=path, reason=str(error)), hint=t("file.hint")) from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON itself would let the last of two fields of the same name win in silence."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{key[:80]!r} twice")
+        found[key] = value
+    return found

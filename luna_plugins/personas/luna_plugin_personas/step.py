@@ -1,17 +1,17 @@
-"""The chat step: the persona's text joins the system message, its sampling what nobody else has set."""
+"""The step `persona`: who speaks in this conversation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
 
 from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.chat import Event, Sampling, Step, Turn
 from luna_kernel.contracts.personas import Persona
 
 from .config import PersonaStepConfig
-from .files import find_persona
+from .finding import find_persona
 
 if TYPE_CHECKING:
     from luna_kernel.chat.session import Session
@@ -20,57 +20,73 @@ t = catalogue(__package__)
 
 
 class PersonaStep(Step):
-    """Speaks as `session.options.persona`."""
+    """Adds the persona's text to the system message and its changes to the sampling that nobody set.
+
+    Who speaks stands in `session.options.persona`: a name, a file, `off`, or None for the configured default. A
+    file is read when it is chosen, not at every turn: a slip in an edited file spoils no conversation.
+    """
 
     config: PersonaStepConfig
 
     def __init__(self, config: PersonaStepConfig | None = None) -> None:
         super().__init__(config or PersonaStepConfig())
+        self._asked: str | None = None
         self.persona: Persona | None = None
-        """The one that speaks now."""
-        self._named: str | None = None
+        """Who speaks."""
 
     def open(self, session: Session) -> None:
-        """Find the persona, so that a wrong name is said at once.
+        """Find the persona, so that a wrong name is said before the first question.
 
         Raises:
             UsageError: see `find_persona`.
         """
-        if session.options.persona is None:
-            session.options.persona = self.config.default
-        self.choose(session.options.persona, session)
+        asked = session.options.persona or self.config.default
+        if asked:
+            self.choose(asked, session)
 
-    def choose(self, name: str | None, session: Session) -> None:
-        """Speak as the persona `name` from now on; None: as nobody in particular.
+    def choose(self, asked: str, session: Session) -> Persona | None:
+        """Let `asked` speak from now on; a file is read again. Returns the persona, None for `off`.
 
         Raises:
-            UsageError: see `find_persona`; nothing has changed then.
+            UsageError: see `find_persona`; then everything stays as it was.
         """
-        self.persona = None if name is None else find_persona(name, session.plugins.registry)
-        self._named = session.options.persona = name
-
-    def describe(self) -> str | None:
-        """Title and greeting."""
-        if self.persona is None:
-            return None
-        return "\n".join(filter(None, [t("persona.describe", title=self.persona.title), self.persona.greeting]))
+        self.persona = find_persona(asked, session.plugins.registry)
+        self._asked = session.options.persona = asked
+        return self.persona
 
     def run(self, turn: Turn, session: Session) -> Iterator[Event]:
-        """Add the persona's text and sampling to the turn."""
-        if session.options.persona != self._named:
-            self.choose(session.options.persona, session)
-        if self.persona is not None:
-            if self.persona.system:
-                turn.system.append(self.persona.system)
-            turn.sampling = speaking(self.persona, turn.sampling)
-            turn.notes["persona"] = {"name": self.persona.name}
+        """Add to `turn.system`, `turn.sampling` and `turn.notes`."""
+        asked = session.options.persona
+        if asked != self._asked:  # somebody set the option without `/persona`
+            if asked:
+                self.choose(asked, session)
+            else:
+                self._asked = self.persona = None
+        persona = self.persona
+        if persona is not None:
+            if persona.system:
+                turn.system.append(persona.system)
+            changes = free_changes(persona, turn.sampling)
+            turn.sampling = replace(turn.sampling, **changes)
+            turn.notes["persona"] = {"name": persona.name, "sampling": changes}
         yield from ()
 
+    def describe(self) -> str | None:
+        """Who speaks, and the greeting."""
+        return introduce(self.persona) if self.persona is not None else None
 
-def speaking(persona: Persona, sampling: Sampling) -> Sampling:
-    """`sampling` with the persona's changes where it is still the kernel's default: who chose otherwise wins."""
-    default = Sampling()
-    free = {
-        name: value for name, value in persona.sampling.items() if getattr(sampling, name) == getattr(default, name)
-    }
-    return replace(persona, sampling=free).apply(sampling)
+
+def free_changes(persona: Persona, sampling: Sampling) -> dict[str, Any]:
+    """The persona's changes to fields that nobody set: those where `sampling` has the kernel's default.
+
+    The session does not record who set a value. So whoever asks for the very default is not seen; but what the user
+    or the model chose otherwise always stays.
+    """
+    untouched = {field.name for field in fields(Sampling) if getattr(sampling, field.name) == field.default}
+    return {name: value for name, value in persona.sampling.items() if name in untouched}
+
+
+def introduce(persona: Persona) -> str:
+    """One line: the title and the greeting."""
+    line = t("persona.speaks", title=persona.title)
+    return f"{line} {persona.greeting}" if persona.greeting else line
