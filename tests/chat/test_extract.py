@@ -68,7 +68,13 @@ def test_the_passage_that_fits_better_wins() -> None:
 
 @pytest.mark.parametrize(
     ("question", "has_kind"),
-    [("Quantos anos?", True), ("Em que ano foi?", True), ("Quem fundou?", True), ("Onde fica?", True), ("O que é?", False)],
+    [
+        ("Quantos anos?", True),
+        ("Em que ano foi?", True),
+        ("Quem fundou?", True),
+        ("Onde fica?", True),
+        ("O que é?", False),
+    ],
 )
 def test_kinds(question: str, has_kind: bool) -> None:
     assert (kind_asked(question) is not None) is has_kind
