@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,6 +59,8 @@ def test_the_key_changes_with_what_shapes_the_model(plugins, monkeypatch, tmp_pa
 def test_layers_of_other_plugins_make_another_model(home):
     from luna_kernel.plugins import load_plugins
 
+    for name in ("moc", "ssm", "bm25"):
+        pytest.importorskip(f"luna_plugin_{name}")
     keys = {names: demo.demo_key(load_plugins(names), None) for names in ("none", "bm25", "moc", "moc,ssm")}
     assert keys["none"] == keys["bm25"], "a plugin without layers changes nothing"
     assert len(set(keys.values())) == 3
