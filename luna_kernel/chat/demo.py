@@ -20,6 +20,7 @@ from luna_kernel import __version__
 from luna_kernel.base import durable, integrity, paths
 from luna_kernel.base.errors import IntegrityError, UsageError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.chat.variants import with_variants
 from luna_kernel.model.blueprint import find_components, model_components
 from luna_kernel.plugins.manifest import FILE, Manifest
 
@@ -40,6 +41,9 @@ RECIPE: dict[str, Any] = {
     "seed": 0,
 }
 """Fields of the training configuration, tuned for about a minute on two cores (docs/log.md)."""
+
+VARIANTS = 3
+"""How many other ways of typing each question the model sees beside the original."""
 
 USUAL_SECONDS = 60
 """What the training takes on two quiet cores. It has no time limit: a model that knows half of it is of no use."""
@@ -65,7 +69,7 @@ def demo_key(plugins: Plugins, seconds: float | None) -> str:
         for c in find_components(registry, name)
     ]
     corpus = [[Path(path).name, integrity.hash_file(path)] for path in corpus_files()]
-    facts = [__version__, layers, corpus, RECIPE, CHAT, seconds]
+    facts = [__version__, layers, corpus, RECIPE, VARIANTS, CHAT, seconds]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -138,10 +142,14 @@ def _build(plugins: Plugins, folder: Path, seconds: float | None, device: str) -
 
     run = folder.with_name(folder.name + ".run")
     durable.remove_folder(run)  # of a build that was killed: a training by the clock cannot be resumed
+    data = run.with_suffix(".jsonl")
+    lines = (json.loads(line) for path in corpus_files() for line in Path(path).read_text("utf-8").splitlines())
+    varied = with_variants(lines, VARIANTS, RECIPE["seed"])
+    durable.write_text(data, "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in varied))
     fields = {key: value for key, value in RECIPE.items() if key != "preset"}
     config = TrainConfig(
         run_dir=run,
-        train_data=tuple(corpus_files()),
+        train_data=(str(data),),
         valid_fraction=0,
         new_model=NewModel(preset=RECIPE["preset"], components=tuple(model_components(plugins.registry))),
         max_seconds=seconds,
@@ -158,6 +166,7 @@ def _build(plugins: Plugins, folder: Path, seconds: float | None, device: str) -
         _publish(result.model_dir, folder)
     finally:
         durable.remove_folder(run)
+        durable.remove_file(data)
 
 
 def _publish(made: Path, folder: Path) -> None:
