@@ -254,7 +254,7 @@ class Contender:
         self.name = name
         command = [sys.executable, __file__, "--contender", name, "--mode", mode]
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `close`
-        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}  # as `luna train`: threads that wait do not spin
+        environment = {"GOMP_SPINCOUNT": "5000", **os.environ}  # as `luna train`: threads that wait sleep soon
         self.process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
         )
