@@ -47,7 +47,7 @@ def test_the_key_changes_with_what_shapes_the_model(plugins, monkeypatch, tmp_pa
     key = demo.demo_key(plugins, None)
     assert key == demo.demo_key(plugins, None)
     others = {demo.demo_key(plugins, 3.0)}
-    monkeypatch.setattr(demo, "VARIANTS", 4)
+    monkeypatch.setattr(demo, "VARIANTS", 9)
     others.add(demo.demo_key(plugins, None))
     monkeypatch.undo()
     (tmp_path / "c.jsonl").write_text(json.dumps(DIALOGUE))
