@@ -37,7 +37,7 @@ RECIPE: dict[str, Any] = {
     "learning_rate": 4e-3,
     "batch_size": 8,
     "sequence_length": 256,
-    "max_steps": 280,
+    "max_steps": 150,
     "seed": 0,
 }
 """Fields of the training configuration, tuned for about a minute on two cores (docs/log.md)."""

@@ -322,7 +322,8 @@ class _Training:
             "reason": reason,
             "metrics": {k: v for k, v in run.metrics.items() if k.startswith(("valid/", "loss/")) and v == v},
         }
-        write_model(target, run.model, plugins=self.plugins, tokenizer=tokenizer, extra={"chat": self._chat(), "training": facts})
+        extra = {"chat": self._chat(), "training": facts}
+        write_model(target, run.model, plugins=self.plugins, tokenizer=tokenizer, extra=extra)
         self.console.say(t("run.done", reason=t(f"reason.{reason}") if reason in REASONS else reason, folder=target))
         return TrainResult(
             run_dir=self.folder,
