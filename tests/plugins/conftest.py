@@ -78,6 +78,9 @@ def site(tmp_path: Path) -> Site:
 @pytest.fixture
 def here(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """The same site, on the path of this very process."""
+    # Another test of this process may have imported the real plugins of the same names.
+    for name in [name for name in sys.modules if name.startswith("luna_plugin_")]:
+        monkeypatch.delitem(sys.modules, name)
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(site.folder))
     monkeypatch.setenv("LUNA_LANG", "en")
