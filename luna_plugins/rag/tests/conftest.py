@@ -23,7 +23,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def plugins() -> Plugins:
-    return load_plugins("rag,personas")
+    return load_plugins("rag")
 
 
 @pytest.fixture(scope="session")
