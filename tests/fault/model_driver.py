@@ -1,9 +1,13 @@
 """`driver.py` with one scenario more: saving a model over another, and opening what is there."""
 
+import sys
 import warnings
+from pathlib import Path
 
-import driver
 import torch
+
+sys.path.append(str(Path(__file__).parent))  # PYTHONSAFEPATH leaves the script's folder out
+import driver
 
 from luna_kernel.model.blueprint import Blueprint
 from luna_kernel.model.checkpoint import open_model, save_model
