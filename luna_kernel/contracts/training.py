@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 if TYPE_CHECKING:
     import torch
@@ -146,7 +146,7 @@ class Tracker(Callback):
     """A callback that carries metrics elsewhere: a file, a server. The loop treats it as a callback."""
 
 
-class MakeOptimizers:
+class MakeOptimizers(Protocol):
     """The signature of an `optimizer` component, a function.
 
     def make(parameters: Sequence[NamedParameter], config, *, learning_rate: float) -> Sequence[torch.optim.Optimizer]
@@ -159,4 +159,3 @@ class MakeOptimizers:
         self, parameters: Sequence[NamedParameter], config: Any, *, learning_rate: float
     ) -> Sequence[torch.optim.Optimizer]:
         """Make the optimisers."""
-        raise NotImplementedError
