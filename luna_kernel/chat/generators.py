@@ -141,6 +141,7 @@ class LunaGenerator(Generator):
             max_tokens=turn.sampling.max_tokens,
             should_stop=stop,
             state=state,
+            read_ids=prompt[: len(prompt) - len(rest)],
         )
         try:
             for id_ in run:

@@ -51,6 +51,7 @@ class Generation(Iterator[int]):
         should_stop: Callable[[], bool] | None = None,
         state: DecodeState | None = None,
         condition: dict[str, Tensor] | None = None,
+        read_ids: Sequence[int] = (),
         index: int = 0,
     ) -> None:
         self.model = model
@@ -77,6 +78,7 @@ class Generation(Iterator[int]):
         self._seen: Tensor | None = None
         if sampling.repetition_penalty != 1:
             self._seen = torch.zeros(1, model.dims.vocab_size, dtype=torch.bool, device=self._device)
+            self._seen[0, list(read_ids)] = True
 
     def __next__(self) -> int:
         if self.finish_reason is not None:
@@ -126,6 +128,7 @@ def generate(
     should_stop: Callable[[], bool] | None = None,
     state: DecodeState | None = None,
     condition: dict[str, Tensor] | None = None,
+    read_ids: Sequence[int] = (),
 ) -> Generation:
     """Answer a prompt, token by token.
 
@@ -138,6 +141,7 @@ def generate(
         should_stop: asked before each token and between the pieces of the prompt.
         state: a conversation's state, to go on from; it is updated.
         condition: named vectors for the layers, (1, C).
+        read_ids: what `state` has read already, so that the repetition penalty counts it too.
 
     Raises:
         UsageError: the prompt leaves no room for an answer.
@@ -151,6 +155,7 @@ def generate(
         should_stop=should_stop,
         state=state,
         condition=condition,
+        read_ids=read_ids,
     )
 
 

@@ -110,6 +110,22 @@ def test_repetition_penalty_sees_prompt_and_answer(model):
     assert len(set(plain)) < 30
 
 
+def test_repetition_penalty_counts_what_a_kept_state_has_read(model):
+    sampling = Sampling(temperature=0, repetition_penalty=1e6)
+    whole = list(generate(model, PROMPT, sampling, max_tokens=50))
+    state = model.make_state(1, 64)
+    with torch.no_grad():
+        model(torch.tensor([PROMPT[:4]]), state=state)
+    begin = state.snapshot()
+
+    def go_on(**options):
+        state.restore(begin)
+        return list(generate(model, PROMPT[4:], sampling, max_tokens=50, state=state, **options))
+
+    assert go_on(read_ids=PROMPT[:4]) == whole
+    assert go_on() != whole  # the first four are free to come back
+
+
 def test_a_conversation_goes_on_and_back(model):
     run = generate(model, PROMPT, GREEDY, max_tokens=6)
     first = list(run)
