@@ -32,21 +32,20 @@ t = catalogue(__package__)
 RECIPE: dict[str, Any] = {
     "preset": "mini",
     "vocab_size": 4096,
-    "optimizer": {"name": "muon", "weight_decay": 0.05, "beta2": 0.98},
+    "optimizer": {"name": "muon", "weight_decay": 0.05, "beta2": 0.98, "iterations": 3},
     "schedule": {"name": "wsd", "warmup_steps": 10, "decay_share": 0.5},
-    "learning_rate": 4e-3,
-    "batch_size": 8,
+    "learning_rate": 8e-3,
+    "batch_size": 4,
     "sequence_length": 256,
-    "max_steps": 150,
+    "max_steps": 240,
+    "max_seconds": 60.0,
     "seed": 0,
 }
-"""Fields of the training configuration, tuned for about a minute on two cores (docs/log.md)."""
+"""Fields of the training configuration: as many steps as fit in a minute, so that a slow machine is ready in time too;
+two AVX2 cores do about 150 (docs/log.md)."""
 
-VARIANTS = 1
-"""How many other ways of typing each question the model sees beside the original."""
-
-USUAL_SECONDS = 75
-"""What the training takes on two quiet cores. It has no time limit: a model that knows half of it is of no use."""
+VARIANTS = 0
+"""How many other ways of typing each question the model sees beside those that the corpus has."""
 
 CHAT: dict[str, Any] = {"sampling": {"temperature": 0.2, "min_p": 0.1, "repetition_penalty": 1.0}, "thinking": True}
 """The manifest's `chat`: a model that knows few answers by heart must not be made to improvise."""
@@ -86,7 +85,7 @@ def demo_model(
     Args:
         plugins: their layers go into the model.
         say: told what happens.
-        seconds: of training at most; None for no limit. A model with another limit is another model.
+        seconds: of training at most; None: the recipe's. A model with another limit is another model.
         rebuild: make it anew.
         device: where to train.
 
@@ -104,7 +103,7 @@ def demo_model(
             return folder  # another process has made it meanwhile
         begin = time.monotonic()
         layers = ", ".join(model_components(plugins.registry)) or t("demo.plain")
-        say(t("demo.building", layers=layers, seconds=round(seconds or USUAL_SECONDS)))
+        say(t("demo.building", layers=layers, seconds=round(seconds or RECIPE["max_seconds"])))
         _build(plugins, folder, seconds, device)
         say(t("demo.built", seconds=round(time.monotonic() - begin)))
     return folder
@@ -147,12 +146,13 @@ def _build(plugins: Plugins, folder: Path, seconds: float | None, device: str) -
     varied = with_variants(lines, VARIANTS, RECIPE["seed"])
     durable.write_text(data, "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in varied))
     fields = {key: value for key, value in RECIPE.items() if key != "preset"}
+    if seconds is not None:
+        fields["max_seconds"] = seconds
     config = TrainConfig(
         run_dir=run,
         train_data=(str(data),),
         valid_fraction=0,
         new_model=NewModel(preset=RECIPE["preset"], components=tuple(model_components(plugins.registry))),
-        max_seconds=seconds,
         valid_every=0,
         checkpoint_every=0,
         preflight=False,
