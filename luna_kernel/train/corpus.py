@@ -12,7 +12,7 @@ from typing import Any
 
 from luna_kernel.base import durable, integrity, paths
 from luna_kernel.base.errors import IntegrityError, UsageError
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.contracts.data import BadRecord, Record
 from luna_kernel.contracts.training import Objective
 from luna_kernel.data.dialogue import DialogueTemplate
@@ -226,7 +226,8 @@ def _report(
     corpora: list[Corpus], made: TokenStore, held_out: TokenStore | None, say: Callable[[str], None]
 ) -> None:
     valid = 0 if held_out is None else held_out.num_samples
-    numbers = {"samples": f"{made.num_samples:,}", "tokens": f"{made.num_tokens:,}", "valid": f"{valid:,}"}
+    counts = {"samples": made.num_samples, "tokens": made.num_tokens, "valid": valid}
+    numbers = {name: number_text(count) for name, count in counts.items()}
     say(t("corpus.made", files=len(corpora[0].files), **numbers))
     bad = [fault for corpus in corpora for fault in corpus.bad]
     if bad:
