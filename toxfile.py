@@ -1,7 +1,8 @@
 """Lets every tox environment see the libraries of `base`: torch is downloaded and unpacked once, not ten times.
 
 The path goes into a `.pth` file of the environment, since tox starts Python isolated (`-I`), where PYTHONPATH counts
-for nothing. An environment with another version of Python is left alone: it has its own dependencies.
+for nothing. It is added as a site folder, so that its own `.pth` files are read: one of them is coverage's, which
+measures child processes. An environment with another version of Python is left alone: it has its own dependencies.
 """
 
 from __future__ import annotations
@@ -28,4 +29,4 @@ def tox_before_run_commands(tox_env: ToxEnv) -> None:
     base_site = env_folder.parent / BASE / site.relative_to(env_folder)
     if not base_site.is_dir():
         raise HandledError(f"{name} needs the environment {BASE}: tox -e {BASE},{name}")
-    (site / "luna_base.pth").write_text(f"{base_site}\n", encoding="utf-8")
+    (site / "luna_base.pth").write_text(f"import site; site.addsitedir({str(base_site)!r})\n", encoding="utf-8")

@@ -51,3 +51,9 @@ def catalogue(package: str) -> Callable[..., str]:
         return load_texts(package, language())[key].format(**fields)
 
     return translate
+
+
+def number_text(value: float) -> str:
+    """A number without decimals, its thousands apart by a narrow space: a comma or a point there is a decimal sign in
+    one of the two languages."""
+    return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")

@@ -8,7 +8,7 @@ records the hash of each and is written last. A store is never changed: other da
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +106,13 @@ class TokenStore:
 
     @classmethod
     def build(
-        cls, folder: str | Path, samples: Iterable[Sample], *, vocab_size: int, key: str = "", facts: Any = None
+        cls,
+        folder: str | Path,
+        samples: Iterable[Sample],
+        *,
+        vocab_size: int,
+        key: str = "",
+        facts: Callable[[], Any] | None = None,
     ) -> TokenStore:
         """Write a store and open it.
 
@@ -115,7 +121,7 @@ class TokenStore:
             samples: consumed once; those of fewer than two tokens, or without a target, are left out and counted.
             vocab_size: every id is below it.
             key: what it was made from (a hash of data, tokenizer and objective), for `open`.
-            facts: JSON-able facts to keep in the manifest: rows read, rows reported.
+            facts: gives JSON-able facts to keep in the manifest, such as rows passed over; called after the samples.
 
         Raises:
             UsageError: no sample has a token to learn from.
@@ -156,7 +162,7 @@ class TokenStore:
                 "tokens": offsets[-1],
                 "targets": targets,
                 "dropped": dropped,
-                "facts": facts,
+                "facts": None if facts is None else facts(),
                 "files": integrity.seal(new, exclude=[MANIFEST]),
             }
             durable.write_json(new / MANIFEST, manifest)

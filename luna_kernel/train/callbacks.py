@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from luna_kernel.base import durable
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.contracts.training import Callback, Tracker
 from luna_kernel.train.console import Console
 from luna_kernel.train.loop import TrainRun
@@ -103,7 +103,7 @@ class ConsoleProgress(Callback):
         spent = max(1e-9, time.monotonic() - began)
         done = run.progress - progress
         left = spent * (1.0 - run.progress) / done if done > 0 else None
-        facts = {"step": run.step, "loss": f"{self._loss:.3f}", "speed": f"{(run.tokens - tokens) / spent:,.0f}"}
+        facts = {"step": run.step, "loss": f"{self._loss:.3f}", "speed": number_text((run.tokens - tokens) / spent)}
         text = t("progress.step", **facts)
         if "valid/bits_per_byte" in metrics:
             text += t("progress.valid", value=f"{metrics['valid/bits_per_byte']:.3f}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from luna_kernel.base import durable, integrity, paths
 from luna_kernel.base.errors import IntegrityError, UsageError
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.contracts.data import BadRecord, Record
 from luna_kernel.contracts.training import Objective
 from luna_kernel.data.dialogue import DialogueTemplate
@@ -37,9 +37,7 @@ class Corpus:
     registry: Registry
     skip_bad: bool = False
     bad: list[BadRecord] = field(default_factory=list)
-    """What could not be read, of the last full reading; empty unless `skip_bad`."""
-    count: int = 0
-    """Records of the last full reading."""
+    """What could not be read, of the last full reading or of the store made by one; empty unless `skip_bad`."""
     _kept: list[Record] | None = None
 
     @classmethod
@@ -56,7 +54,9 @@ class Corpus:
                 content = integrity.hash_file(path)
             except OSError as error:
                 reason = error.strerror or str(error)
-                raise UsageError(t("corpus.unreadable", path=path, reason=reason)) from error
+                raise UsageError(
+                    t("corpus.unreadable", path=path, reason=reason), hint=t("corpus.unreadable.hint")
+                ) from error
             digest.update(f"{path.suffix} {content} {reader.plugin} {reader.name} {reader.version}\n".encode())
         return digest.hexdigest()
 
@@ -71,15 +71,13 @@ class Corpus:
             return
         keep: list[Record] | None = [] if sum(path.stat().st_size for path in self.files) <= IN_MEMORY_BYTES else None
         bad: list[BadRecord] = []
-        count = 0
         for reading in read_files(self.files, self.registry, skip_bad=self.skip_bad, whole=False, on_bad=bad.append):
             documents = (Record(text=item.text, place=item.source) for item in reading.result.documents)
             for record in (*documents, *reading.result.records):
-                count += 1
                 if keep is not None:
                     keep.append(record)
                 yield record
-        self._kept, self.bad, self.count = keep, bad, count
+        self._kept, self.bad = keep, bad
 
     def texts(self) -> Iterator[str]:
         """All text that people or assistants wrote, for the tokenizer."""
@@ -169,12 +167,17 @@ def make_stores(
         folder = paths.cache_dir() / "stores" / key[:32]
         found = _open(folder, key)
         if found is not None:
-            return found
+            bad = [BadRecord(*fault) for fault in found.manifest["facts"]["bad"]]
+            if corpus.skip_bad or not bad:  # else the reading below stops at the first of them
+                corpus.bad = bad
+                return found
         samples = (sample for record in records() if (sample := objective.sample(record, template)) is not None)
         ahead = _peek(samples)
         if ahead is None:
             return None
-        return TokenStore.build(folder, ahead, vocab_size=tokenizer.vocab_size, key=key, facts=_facts(corpus))
+        return TokenStore.build(
+            folder, ahead, vocab_size=tokenizer.vocab_size, key=key, facts=lambda: _facts(corpus)
+        )
 
     made = store(train, train_key, lambda: held(train, out=False))
     if made is None:
@@ -184,7 +187,7 @@ def make_stores(
         held_out = store(valid, valid_key, valid.records)
     elif fraction:
         held_out = store(train, valid_key, lambda: held(train, out=True))
-    _report(train, made, held_out, say)
+    _report([train] if valid is None else [train, valid], made, held_out, say)
     return Stores(made, held_out)
 
 
@@ -202,7 +205,7 @@ def _peek(samples: Iterator[Sample]) -> Iterator[Sample] | None:
 
 
 def _facts(corpus: Corpus) -> dict[str, Any]:
-    return {"files": len(corpus.files), "bad": [[fault.place, fault.reason] for fault in corpus.bad[:100]]}
+    return {"files": len(corpus.files), "bad": [[fault.place, fault.reason] for fault in corpus.bad]}
 
 
 def _open(folder: Path, key: str) -> TokenStore | None:
@@ -219,9 +222,13 @@ def _key(parts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def _report(corpus: Corpus, made: TokenStore, held_out: TokenStore | None, say: Callable[[str], None]) -> None:
+def _report(
+    corpora: list[Corpus], made: TokenStore, held_out: TokenStore | None, say: Callable[[str], None]
+) -> None:
     valid = 0 if held_out is None else held_out.num_samples
-    numbers = {"samples": f"{made.num_samples:,}", "tokens": f"{made.num_tokens:,}", "valid": f"{valid:,}"}
-    say(t("corpus.made", files=len(corpus.files), **numbers))
-    if corpus.bad:
-        say(t("corpus.skipped", count=len(corpus.bad), first=f"{corpus.bad[0].place}: {corpus.bad[0].reason}"))
+    counts = {"samples": made.num_samples, "tokens": made.num_tokens, "valid": valid}
+    numbers = {name: number_text(count) for name, count in counts.items()}
+    say(t("corpus.made", files=len(corpora[0].files), **numbers))
+    bad = [fault for corpus in corpora for fault in corpus.bad]
+    if bad:
+        say(t("corpus.skipped", count=len(bad), first=f"{bad[0].place}: {bad[0].reason}"))

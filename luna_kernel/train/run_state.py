@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from luna_kernel.base import durable, integrity
 from luna_kernel.base.errors import IntegrityError, LunaError, UsageError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.model.weights_file import read_weights, write_weights
 
 t = catalogue(__package__)
 
@@ -64,7 +64,7 @@ def save_checkpoint(
         LunaError: a weight is not finite; a broken model never takes a good one's place.
         StorageError: the disk refused; older checkpoints are untouched.
     """
-    weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise LunaError(t("state.not_finite", name=name), hint=t("state.not_finite.hint"))
@@ -72,8 +72,8 @@ def save_checkpoint(
     rng_tensors, rng = _pack_rng(device)
     folder = checkpoint_folder(run_dir, int(state["step"]))
     with durable.replace_folder(folder, marker=STATE) as new:
-        durable.write_with(new / MODEL, lambda path: save_file(weights, path))
-        durable.write_with(new / OPTIMIZER, lambda path: save_file({**tensors, **rng_tensors}, path))
+        write_weights(new / MODEL, weights)
+        write_weights(new / OPTIMIZER, {**tensors, **rng_tensors})
         files = integrity.seal(new)
         durable.write_json(new / STATE, {"format": FORMAT, **state, "optimizers": groups, "rng": rng, "files": files})
     return folder
@@ -96,7 +96,7 @@ def load_checkpoint(folder: Path, *, verify: bool = True) -> Checkpoint:
     ):
         raise IntegrityError(t("state.format", folder=folder))
     integrity.check(folder, state["files"], verify=verify)
-    return Checkpoint(folder, state, load_file(folder / MODEL), load_file(folder / OPTIMIZER))
+    return Checkpoint(folder, state, read_weights(folder / MODEL), read_weights(folder / OPTIMIZER))
 
 
 def tidy(run_dir: Path) -> None:
@@ -156,7 +156,7 @@ def _pack_optimizers(optimizers: list[Optimizer]) -> tuple[dict[str, Tensor], li
         for index, entries in content["state"].items():
             for name, value in entries.items():
                 if isinstance(value, Tensor):
-                    tensors[f"{number}/{index}/{name}"] = value.detach().contiguous()
+                    tensors[f"{number}/{index}/{name}"] = value.detach()
                 else:
                     plain.setdefault(str(index), {})[name] = value
         packed.append({"type": type(optimizer).__name__, "groups": content["param_groups"], "plain": plain})

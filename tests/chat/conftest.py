@@ -92,33 +92,3 @@ def plugins(home: Path, echo_file: Path):
 @pytest.fixture
 def echo(plugins):
     return plugins.registry.get("generator", "echo").load()()
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real, untrained model folder with a tokenizer."""
-    import torch
-
-    from luna_kernel.data.tokenizer import Tokenizer
-    from luna_kernel.model.blueprint import Blueprint
-    from luna_kernel.model.checkpoint import save_model
-    from luna_kernel.model.decoder import Decoder
-    from luna_kernel.plugins import load_plugins
-
-    torch.set_num_threads(1)
-    plugins = load_plugins("none")
-    tokenizer = Tokenizer.train(["Olá! A ação de hoje não é à toa: café, pão e coração."] * 3, 400)
-    dims = {"d_model": 32, "num_layers": 2, "num_heads": 2, "num_kv_heads": 2, "head_dim": 16, "ffn_dim": 64}
-    blueprint = Blueprint.from_preset(
-        "mini", plugins.registry, vocab_size=tokenizer.vocab_size, dims={**dims, "max_positions": 128}
-    )
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(
-        folder,
-        Decoder(blueprint, plugins.registry),
-        plugins=plugins,
-        tokenizer=tokenizer,
-        extra={"chat": {"thinking": True}},
-    )
-    return folder

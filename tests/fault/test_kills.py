@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +21,6 @@ def test_kills_of_two_writers_lose_nothing_acknowledged(drive: Callable[..., Any
     print(f"seed {seed}: {outcome['acknowledged']} acknowledged in 50 trials of two killed writers")
     assert not outcome["wrong"], f"seed {seed}: {outcome['wrong'][:5]}"
     assert outcome["acknowledged"] > 50
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small disk")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=False, capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("mount is not allowed here")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def test_a_full_disk_leaves_the_old_and_says_what_is_missing(small_disk: Path) -> None:

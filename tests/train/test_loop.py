@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from luna_kernel.base.errors import IntegrityError, LunaError, UsageError
+from luna_kernel.base.errors import IntegrityError, LunaError, StorageError, UsageError
 from luna_kernel.contracts.training import LossSum
 from luna_kernel.data.batches import Batches
 from luna_kernel.data.token_store import Sample, TokenStore
@@ -348,3 +348,20 @@ def test_long_samples_and_short_rows(tmp_path, make_run):
     run.batches = Batches(TokenStore.build(tmp_path / "s", samples, vocab_size=48), 4, 16)
     for _ in range(5):
         assert math.isfinite(run.train_step()["loss/main"])
+
+
+@pytest.mark.fault
+def test_a_full_disk_is_said_and_the_older_checkpoint_stays(make_run, small_disk):
+    run = make_run(small_disk / "run", keep_last=50)
+    (small_disk / "rest").write_bytes(b"x" * 800_000)
+
+    def fill():
+        for _ in range(50):
+            run.train_step()
+            run.save()
+
+    with pytest.raises(StorageError, match=r"disk is full: .*safetensors"):
+        fill()
+    checkpoint, remarks = run_state.newest_checkpoint(small_disk / "run")
+    assert not remarks
+    assert checkpoint.state["step"] == run.step - 1 > 0

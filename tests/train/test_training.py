@@ -150,6 +150,22 @@ def test_a_bad_line_is_named_or_skipped_and_counted(config, plugins, data):
     assert any("Passed over: 1" in line and "contas.jsonl:61" in line for line in console.lines)
 
 
+def test_a_kept_token_store_says_what_it_passed_over_and_serves_no_run_that_passes_nothing_over(config, plugins, data):
+    """Without the store of the first run the second would read the files again; with it, it must say the same."""
+    with (data / "contas.jsonl").open("a") as file:
+        file.write("\n{torta\n[]\n")
+    tokenizer = config("first", skip_bad=True, max_steps=1)
+    train_model(tokenizer, plugins=plugins)
+    fixed = {"tokenizer": tokenizer.run_dir / "tokenizer", "max_steps": 1}
+    fresh, kept = Listening(), Listening()
+    train_model(config("second", skip_bad=True, **fixed), plugins=plugins, console=fresh)
+    train_model(config("third", skip_bad=True, **fixed), plugins=plugins, console=kept)
+    said = [[line for line in console.lines if "Passed over: 2" in line] for console in (fresh, kept)]
+    assert said[0] == said[1] != []
+    with pytest.raises(UsageError, match=r"contas\.jsonl:61[^\n]*\n[^\n]*contas\.jsonl:62"):
+        train_model(config("fourth", **fixed), plugins=plugins)
+
+
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
