@@ -34,15 +34,15 @@ RECIPE: dict[str, Any] = {
     "vocab_size": 4096,
     "optimizer": {"name": "muon", "weight_decay": 0.05, "beta2": 0.98, "iterations": 3},
     "schedule": {"name": "wsd", "warmup_steps": 10, "decay_share": 0.5},
-    "learning_rate": 8e-3,
+    "learning_rate": 1.2e-2,
     "batch_size": 4,
     "sequence_length": 256,
-    "max_steps": 240,
+    "max_steps": 450,
     "max_seconds": 60.0,
     "seed": 0,
 }
 """Fields of the training configuration: as many steps as fit in a minute, so that a slow machine is ready in time too;
-two AVX2 cores do about 150 (docs/log.md)."""
+two AVX2 cores do about 300 (docs/log.md)."""
 
 VARIANTS = 0
 """How many other ways of typing each question the model sees beside those that the corpus has."""
