@@ -30,7 +30,7 @@ from luna_kernel.plugins import Plugins
 from luna_kernel.train import run_state
 from luna_kernel.train.config import TrainConfig
 from luna_kernel.train.engine import Engine
-from luna_kernel.train.evaluation import evaluate
+from luna_kernel.train.evaluation import component_metrics, evaluate
 
 t = catalogue(__package__)
 
@@ -157,7 +157,7 @@ class TrainRun:
             }
         )
         if self.step % self.config.log_every == 0 or self.step == 1:
-            self.metrics.update(_component_metrics(reports))
+            self.metrics.update(component_metrics(reports))
         return self.metrics
 
     def _update(self, rate: float, *, finite: bool) -> float:
@@ -328,17 +328,3 @@ def _after_step(run: TrainRun, metrics: dict[str, float]) -> None:
     run._tell("luna_train_step_end", metrics=metrics)
     if better or (config.checkpoint_every and run.step % config.checkpoint_every == 0):
         run.save()
-
-
-def _component_metrics(reports: list[tuple[int, dict[str, Tensor]]]) -> dict[str, float]:
-    """Layers' losses and metrics, the mean over micro-batches weighted by their tokens; vectors one entry each."""
-    sums: dict[str, float] = {}
-    weights: dict[str, float] = {}
-    for tokens, values in reports:
-        for name, value in values.items():
-            flat = value.detach().float().reshape(-1).tolist()
-            for index, number in enumerate(flat):
-                key = name if value.dim() == 0 else f"{name}/{index}"
-                sums[key] = sums.get(key, 0.0) + number * tokens
-                weights[key] = weights.get(key, 0.0) + tokens
-    return {key: value / max(1.0, weights[key]) for key, value in sums.items()}
