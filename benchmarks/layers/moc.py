@@ -14,12 +14,13 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from luna_plugin_moc.config import MoCConfig
 from luna_plugin_moc.layer import CollaborativeExperts
 from side_by_side import print_table, rounds, saved_bytes
 from torch import Tensor, nn
 
 from luna_kernel.contracts.layers import Context, Dims
+from luna_kernel.model.parts import make_parts
+from luna_kernel.plugins import load_plugins
 
 
 class Dense(nn.Module):
@@ -121,8 +122,10 @@ def main() -> None:
     dims = Dims(0, d, 8, heads, heads, d // heads, width, args.tokens)
     sparse = {"num_experts": args.experts, "top_k": args.top_k, "expert_dim": expert}
 
+    registry = load_plugins("moc").registry
+
     def moc(**fields: object) -> nn.Module:
-        return CollaborativeExperts(MoCConfig.model_validate({**sparse, **fields}), dims)
+        return make_parts("ffn", "ffn", {"name": "moc", **sparse, **fields}, dims, registry)[0].module
 
     layers: dict[str, nn.Module] = {
         "dense": Dense(d, width),

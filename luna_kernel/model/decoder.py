@@ -1,7 +1,8 @@
 """The decoder: embedding, pre-norm blocks, norm, head. In the Llama shape when the blocks hold the kernel's layers.
 
 Weights: `embedding.weight`, `blocks.N.mixer_norm.weight`, `blocks.N.mixer.*`, `blocks.N.ffn_norm.weight`,
-`blocks.N.ffn.*`, `blocks.N.modulators.K.*`, `norm.weight`, and `head.weight` unless it is tied to the embedding.
+`blocks.N.ffn.*`, `blocks.N.modulators.K.*`, `norm.weight`, and `head.weight` unless it is tied to the embedding. What
+is nested in a layer has its place below it, such as `blocks.N.ffn.router.*`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from luna_kernel.contracts.layers import Context, Layer, Modulator, Position
-from luna_kernel.plugins.registry import Component, Registry
+from luna_kernel.plugins.registry import Registry
 
 from .blueprint import Block as BlockPlan
 from .blueprint import Blueprint, Node
 from .linear import Linear
 from .loss_head import linear_cross_entropy
 from .norm import RMSNorm
+from .parts import Part, make_parts
 from .state import BlockState, DecodeState
 
 
@@ -45,18 +47,6 @@ class LossOutput:
     losses: dict[str, Tensor]
     """What layers added by `ctx.add_loss`: scalars, a mean per token, to be added to the mean loss."""
     metrics: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One component of a live model."""
-
-    place: str
-    """Such as `blocks.1.ffn`; also the prefix of its weights."""
-    component: Component
-    node: Node
-    """Its node with every field of its configuration resolved."""
-    module: nn.Module
 
 
 class Block(nn.Module):
@@ -117,14 +107,9 @@ class Decoder(nn.Module):
             self.head = Linear(dims.d_model, dims.vocab_size, std=dims.init_std)
 
     def _make(self, kind: str, place: str, node: Node, registry: Registry) -> Any:
-        component = registry.get(kind, node["name"], where=place)
-        fields = {key: value for key, value in node.items() if not (kind == "modulator" and key == "slot")}
-        config = component.make_config(fields, where=place)
-        module = component.load()(config, self.dims)
-        resolved = {} if config is None else config.model_dump(mode="json")
-        kept = {"slot": node["slot"]} if kind == "modulator" and "slot" in node else {}
-        self.parts.append(Part(place, component, {"name": component.name, **kept, **resolved}, module))
-        return module
+        parts = make_parts(kind, place, node, self.dims, registry)
+        self.parts += parts
+        return parts[0].module
 
     def _make_block(self, index: int, plan: BlockPlan, registry: Registry) -> Block:
         place = f"blocks.{index}"
@@ -140,7 +125,7 @@ class Decoder(nn.Module):
     def resolved_blueprint(self) -> Blueprint:
         """The blueprint with every field of every configuration written out, from the live model."""
         blueprint = self.blueprint
-        for part in self.parts:
+        for part in self.parts:  # a nested node is part of the node around it, and comes after it
             blueprint = blueprint.with_node(part.place, part.node)
         return blueprint
 
@@ -245,7 +230,7 @@ class Decoder(nn.Module):
             positions = state.positions_of(T, segment_ids)
         if positions is None:
             positions = segment_positions(tokens, segment_ids)
-        ctx = Context(positions, segment_ids, dict(condition or {}), self.position)
+        ctx = Context(positions, segment_ids, dict(condition or {}), self.position, tokens)
         x = self.embedding(tokens)
         for index, block in enumerate(self.blocks):
             ctx.layer = index

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -25,6 +25,8 @@ class MoCConfig(BaseModel):
     that as many parameters work on a token as in the dense layer."""
     shared_dim: int = Field(default=0, ge=0)
     """Hidden width of an expert that works on every token beside the chosen ones; 0: there is none."""
+    router: dict[str, Any] = Field(default={"name": "topk"})
+    """The node of the router, a component: `{name: topk}`."""
     context: Literal["full", "low_rank", "none"] = "low_rank"
     """What the router knows of the experts. `low_rank`: each expert shows a small probe and the probes attend to each
     other. `full`: every expert runs on every token and their outputs attend to each other (not sparse).

@@ -9,35 +9,46 @@ needs no decode state, and gives the same in a batch, alone, in prefill and in d
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
 import torch
 import torch.nn.functional as F
+from luna_plugin_moe.balance import BalancedLayer, token_mask
+from luna_plugin_moe.dispatch import combine, expert_mlp, make_plan
 from torch import Tensor, nn
 
 from luna_kernel.base.errors import ConfigError
 from luna_kernel.base.messages import catalogue
-from luna_kernel.contracts.layers import PADDING_SEGMENT, Context, Dims, Layer
+from luna_kernel.contracts.layers import Context, Dims
+from luna_kernel.contracts.routers import Router, Routing
 
 from .collaboration import FullContext, Fusion, ProbeContext
 from .config import MoCConfig
-from .dispatch import combine, count_experts, expert_mlp, make_plan
-from .routing import Routing, choose, statistics, switch_loss, z_loss
 
 t = catalogue(__package__)
 
 
-class CollaborativeExperts(Layer):
+class CollaborativeExperts(BalancedLayer):
     """y = Σ_{k∈S} w_k E_k(x) + B Σ_k w_k m_k, with S the top K of softmax(W_r x + ⟨v, c⟩) + b.
+
+    Args:
+        router: builds the router, which gives W_r x and the choice.
 
     Raises:
         ConfigError: `context: full` with a number of heads that does not divide the model's width.
     """
 
-    def __init__(self, config: MoCConfig, dims: Dims) -> None:
+    nested: ClassVar[Mapping[str, str]] = {"router": "router"}
+    prefix = "moc"
+    config: MoCConfig
+
+    def __init__(self, config: MoCConfig, dims: Dims, *, router: Callable[..., Router]) -> None:
         super().__init__()
-        self.config = config
+        self.make_balance(config)
         d, experts = dims.d_model, config.num_experts
         hidden = config.expert_dim or max(16, round(dims.ffn_dim / config.top_k / 16) * 16)
-        self.router = nn.Parameter(torch.empty(experts, d))
+        self.router = router(dims, experts, config.top_k)
         self.w13 = nn.Parameter(torch.empty(experts, 2 * hidden, d))
         self.w2 = nn.Parameter(torch.empty(experts, d, hidden))
         if config.shared_dim:
@@ -52,11 +63,6 @@ class CollaborativeExperts(Layer):
                 raise ConfigError(t("full.heads", size=d, heads=heads), hint=t("full.heads.hint", size=d))
             self.context = FullContext(d, heads, dims.norm_eps)
         self.fusion = Fusion(d, config.fusion_dim) if config.fusion == "attend" else None
-        self.expert_bias: Tensor
-        if config.balance == "bias":
-            self.register_buffer("expert_bias", torch.empty(experts))
-        self.tokens_per_expert: Tensor | None = None
-        """(E,) int64, pairs since the last optimiser step. No buffer: it is no part of a checkpoint."""
         self.stds = (dims.init_std, dims.residual_std)
         self.reset_parameters()
 
@@ -64,7 +70,7 @@ class CollaborativeExperts(Layer):
     def reset_parameters(self) -> None:
         """Fill the weights: the experts and the router as a plain mixture's, what confers with zeros at its end."""
         inner, last = self.stds
-        nn.init.normal_(self.router, std=inner)
+        self.router.reset_parameters()
         nn.init.normal_(self.w13, std=inner)
         nn.init.normal_(self.w2, std=last)
         if self.config.shared_dim:
@@ -74,31 +80,27 @@ class CollaborativeExperts(Layer):
             self.context.reset_parameters()
         if self.fusion is not None:
             self.fusion.reset_parameters()
-        if self.config.balance == "bias":
-            self.expert_bias.zero_()
-        self.tokens_per_expert = None
+        self.reset_balance()
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
         """Map x (B, T, D) to (B, T, D). Padding (segment 0) passes through, and counts in no loss and no statistic."""
         flat = x.reshape(-1, x.shape[-1])
         device = x.device.type
         low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        mask = None if ctx.segment_ids is None else (ctx.segment_ids != PADDING_SEGMENT).reshape(-1)
+        mask = token_mask(ctx)
         with torch.autocast(device, enabled=False):
             exact, work = flat.to(torch.promote_types(x.dtype, torch.float32)), flat.to(low)
-            logits = F.linear(exact, self.router.to(exact.dtype))
             probes = None
             if isinstance(self.context, FullContext):
                 spoken = self._all_experts(work)  # (E, N, D)
-                logits = logits + self.context(spoken).to(logits.dtype)
-                routing = self._choose(logits)
+                routing = self.router(exact, ctx, self.expert_bias, self.context(spoken).to(exact.dtype))
                 table = spoken.flatten(0, 1)
                 index = routing.experts * flat.shape[0] + torch.arange(flat.shape[0], device=x.device)[:, None]
             else:
+                scores = None
                 if self.context is not None:
                     scores, probes = self.context(exact)
-                    logits = logits + scores
-                routing = self._choose(logits)
+                routing = self.router(exact, ctx, self.expert_bias, scores)
                 plan = make_plan(routing.experts, self.config.num_experts)
                 w13: Tensor = self.w13
                 w2: Tensor = self.w2
@@ -111,14 +113,10 @@ class CollaborativeExperts(Layer):
             if self.config.shared_dim:
                 y = y + self._shared(work)
             if self.training or x.shape[1] > 1:  # one token at a time is decoding: nobody reads statistics there
-                self._report(ctx, routing, mask)
+                self.report(ctx, routing, mask)
                 if isinstance(self.context, ProbeContext) and probes is not None and self.config.calibration_weight:
                     self._calibrate(ctx, self.context, probes, table, routing, index, mask)
         return y.to(x.dtype).view_as(x)
-
-    def _choose(self, logits: Tensor) -> Routing:
-        bias = self.expert_bias.to(logits.dtype) if self.config.balance == "bias" else logits.new_zeros(())
-        return choose(logits, bias, self.config.top_k)
 
     def _all_experts(self, x: Tensor) -> Tensor:
         """Every expert on every token: x (N, D) -> (E, N, D), in two matrix products."""
@@ -130,21 +128,6 @@ class CollaborativeExperts(Layer):
     def _shared(self, x: Tensor) -> Tensor:
         gate, value = F.linear(x, self.shared_w13.to(x.dtype)).chunk(2, dim=-1)
         return F.linear(F.silu(gate) * value, self.shared_w2.to(x.dtype))
-
-    def _report(self, ctx: Context, routing: Routing, mask: Tensor | None) -> None:
-        config = self.config
-        for name, value in statistics(routing, mask).items():
-            ctx.add_metric(f"moc/{name}", value)
-        if not self.training:
-            return
-        if config.z_loss_weight:
-            ctx.add_loss("moc/z", config.z_loss_weight * z_loss(routing, mask))
-        if config.balance == "switch" and config.balance_weight:
-            ctx.add_loss("moc/balance", config.balance_weight * switch_loss(routing, mask))
-        # Activation checkpointing runs the forward again inside the backward pass: those tokens were counted already.
-        if config.balance == "bias" and (torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1):
-            counts = count_experts(routing.experts, config.num_experts, mask)
-            self.tokens_per_expert = counts if self.tokens_per_expert is None else self.tokens_per_expert + counts
 
     def _calibrate(
         self,
@@ -164,26 +147,12 @@ class CollaborativeExperts(Layer):
         if self.training:
             ctx.add_loss("moc/calibration", self.config.calibration_weight * loss)
 
-    @torch.no_grad()
-    def after_step(self) -> None:
-        """Move the selection bias by the load since the last optimiser step; the loop calls it once per step.
-
-        b_e += rate · sign(mean load − load_e) (Wang et al. 2024, arXiv 2408.15664). Loads of all processes count.
-        """
-        counts = self.tokens_per_expert
-        if self.config.balance != "bias" or counts is None:
-            return
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(counts)
-        load = counts.to(torch.float64)
-        self.expert_bias += self.config.bias_rate * torch.sign(load.mean() - load).to(self.expert_bias.dtype)
-        self.tokens_per_expert = None
-
     def flops_per_token(self, context_length: int) -> float:
         """Forward operations per token; with `context: full` all experts run and all are counted."""
         experts, d, hidden = self.w2.shape
         running = experts if self.config.context == "full" else self.config.top_k
-        total = 2.0 * (experts * d + running * 3 * d * hidden + self.config.top_k * d + 3 * d * self.config.shared_dim)
+        sparse = running * 3 * d * hidden + self.config.top_k * d + 3 * d * self.config.shared_dim
+        total = self.router.flops_per_token() + 2.0 * sparse
         if isinstance(self.context, ProbeContext):
             total += self.context.flops()
         elif isinstance(self.context, FullContext):
@@ -191,3 +160,13 @@ class CollaborativeExperts(Layer):
         if self.fusion is not None:
             total += self.fusion.flops(self.config.top_k)
         return total
+
+    @classmethod
+    def migrate(
+        cls, weights: dict[str, Tensor], node: dict[str, Any], from_version: int
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Version 1 had its linear router's matrix as `router`; now it is the `weight` of a router of its own."""
+        if from_version == 1:
+            weights = {"router.weight" if name == "router" else name: value for name, value in weights.items()}
+            node = {**node, "router": {"name": "topk"}}
+        return weights, node

@@ -33,7 +33,7 @@ def reference(layer: torch.nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     outputs, all_logits = [], []
     for token in x.double():
         said = torch.stack([swiglu(token, a, b) for a, b in zip(w["w13"], w["w2"], strict=True)])
-        logits = w["router"] @ token
+        logits = w["router.weight"] @ token
         if config.context == "low_rank":
             z = w["context.down"] @ token
             raw = torch.stack([p @ z + u for p, u in zip(w["context.probe"], w["context.probe_bias"], strict=True)])

@@ -103,7 +103,7 @@ def test_full_context_at_birth_is_the_plain_mixture(make_layer):
 def test_the_output_alone_moves_the_router(make_layer, context, top_k):
     layer = make_layer(context=context, top_k=top_k, stir=False)
     run(layer, torch.randn(2, 9, 32))[0].square().sum().backward()
-    assert layer.router.grad.abs().max() > 0
+    assert layer.router.weight.grad.abs().max() > 0
     if context != "none":
         assert layer.context.score.grad.abs().max() > 0
 
@@ -114,7 +114,7 @@ def test_permuting_experts_permutes_logits(make_layer, context):
     other = make_layer(context=context, balance="none").double()
     order = torch.tensor([3, 0, 4, 1, 2])
     state = layer.state_dict()
-    for name in ("router", "w13", "w2", "context.probe", "context.probe_bias"):
+    for name in ("router.weight", "w13", "w2", "context.probe", "context.probe_bias"):
         if name in state:
             state[name] = state[name][order]
     other.load_state_dict(state)
@@ -124,8 +124,8 @@ def test_permuting_experts_permutes_logits(make_layer, context):
 
     def logits(module):
         if context == "full":
-            return flat @ module.router.t() + module.context(module._all_experts(flat))
-        return flat @ module.router.t() + module.context(flat)[0]
+            return flat @ module.router.weight.t() + module.context(module._all_experts(flat))
+        return flat @ module.router.weight.t() + module.context(flat)[0]
 
     mine, theirs = logits(layer), logits(other)
     assert torch.allclose(theirs, mine[:, order], atol=1e-12)
@@ -133,7 +133,7 @@ def test_permuting_experts_permutes_logits(make_layer, context):
     names = ("w13", "w2") if context == "full" else ("context.probe", "context.probe_bias")
     for name in names:
         state[name] = layer.state_dict()[name][torch.tensor([1, 0, 2, 3, 4])]
-    state["router"] = layer.state_dict()["router"]
+    state["router.weight"] = layer.state_dict()["router.weight"]
     for name in {"context.probe", "context.probe_bias"} & set(state) - set(names):
         state[name] = layer.state_dict()[name]
     other.load_state_dict(state)
@@ -167,13 +167,10 @@ def test_no_tokens_at_all(make_layer, context):
     assert y.shape == (1, 0, 32)
 
 
-def test_default_width_has_the_active_size_of_the_dense_layer(dims):
-    from luna_plugin_moc.config import MoCConfig
-    from luna_plugin_moc.layer import CollaborativeExperts
-
-    layer = CollaborativeExperts(MoCConfig(), dims)
+def test_default_width_has_the_active_size_of_the_dense_layer(make_layer):
+    layer = make_layer()
     assert layer.w2.shape[2] == 32  # 48 / 2 = 24, to the next multiple of 16
-    wide = CollaborativeExperts(MoCConfig(top_k=3, expert_dim=7), dims)
+    wide = make_layer(top_k=3, expert_dim=7)
     assert wide.w2.shape[2] == 7
 
 
@@ -184,15 +181,14 @@ def test_flops_say_that_full_runs_all_experts(make_layer):
     assert 2 * experts < sparse.flops_per_token(1) < 4 * experts
 
 
-def test_bad_configurations(dims):
+def test_bad_configurations(make_layer):
     from luna_plugin_moc.config import MoCConfig
-    from luna_plugin_moc.layer import CollaborativeExperts
 
     with pytest.raises(ValueError, match="top_k = 9"):
         MoCConfig(top_k=9)
     with pytest.raises(ValueError, match="probe_rank = 32"):
         MoCConfig(context_heads=3)
     with pytest.raises(ConfigError) as caught:
-        CollaborativeExperts(MoCConfig(context="full", context_heads=5), dims)
+        make_layer(context="full", context_heads=5)
     assert isinstance(caught.value, LunaError)
     assert caught.value.hint

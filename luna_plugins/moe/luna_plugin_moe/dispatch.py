@@ -93,7 +93,7 @@ def _mlp(
     return y, gates, values
 
 
-@torch.library.custom_op("luna_moc::expert_mlp", mutates_args=())
+@torch.library.custom_op("luna_moe::expert_mlp", mutates_args=())
 def _mlp_op(x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     with torch.autocast(x.device.type, enabled=False):
         return _mlp(x, w13, w2, order, counts, keep=True)
@@ -105,7 +105,7 @@ def _(x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor) -> tupl
     return x.new_empty(rows, x.shape[1]), x.new_empty(rows, hidden), x.new_empty(rows, hidden)
 
 
-@torch.library.custom_op("luna_moc::expert_mlp_backward", mutates_args=())
+@torch.library.custom_op("luna_moe::expert_mlp_backward", mutates_args=())
 def _mlp_backward_op(
     grad_y: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, gates: Tensor, values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -185,7 +185,7 @@ def combine(table: Tensor, weights: Tensor, index: Tensor) -> Tensor:
     return y
 
 
-@torch.library.custom_op("luna_moc::combine", mutates_args=())
+@torch.library.custom_op("luna_moe::combine", mutates_args=())
 def _combine_op(table: Tensor, weights: Tensor, index: Tensor) -> Tensor:
     return _sum_rows(table.to(weights.dtype), index, weights)
 
@@ -195,7 +195,7 @@ def _(table: Tensor, weights: Tensor, index: Tensor) -> Tensor:
     return weights.new_empty(index.shape[0], table.shape[1])
 
 
-@torch.library.custom_op("luna_moc::combine_backward", mutates_args=())
+@torch.library.custom_op("luna_moe::combine_backward", mutates_args=())
 def _combine_backward_op(grad: Tensor, table: Tensor, weights: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     grad_table = torch.empty_like(table) if table.shape[0] == index.numel() else torch.zeros_like(table)
     grad_weights = torch.empty_like(weights)
