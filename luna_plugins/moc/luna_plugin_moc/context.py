@@ -2,8 +2,9 @@
 
 Shape letters: N tokens, E experts, K chosen, D width, R rank of a probe, H heads.
 
-The scores of `ProbeContext` and `FullContext` end in a weight that is zero at birth (`score`), so a new layer is a plain
-sparse mixture to the bit, and a trained plain mixture becomes a collaborative one without a change of its function.
+The scores of `ProbeContext` and `FullContext` end in a weight that is zero at birth (`score`), so a new layer is a
+plain sparse mixture to the bit, and a trained plain mixture becomes a collaborative one without a change of its
+function.
 """
 
 from __future__ import annotations

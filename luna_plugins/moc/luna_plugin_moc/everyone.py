@@ -60,14 +60,12 @@ def _(x: Tensor, w13: Tensor, w2: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.custom_op("luna_moc::everyone_backward", mutates_args=())
-def _everyone_backward(
-    grad: Tensor, x: Tensor, w13: Tensor, w2: Tensor, kept: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _everyone_backward(grad: Tensor, x: Tensor, w13: Tensor, w2: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     experts, _, width = w2.shape
     grad_x, grad_w13, grad_w2 = torch.zeros_like(x), torch.zeros_like(w13), torch.zeros_like(w2)
     with torch.autocast(x.device.type, enabled=False):
         for start in range(0, x.shape[0], ROWS_BACK):
-            part = slice(start, start + ROWS_BACK_BACK)
+            part = slice(start, start + ROWS_BACK)
             for e in range(experts):
                 gate, value = kept[e, part, :width], kept[e, part, width:]
                 both = _before_swiglu(grad[part, e], gate, value, w2[e], grad_w2[e])

@@ -3,8 +3,8 @@
 Shape letters: N tokens, E experts, D width, H heads, S = D/H.
 
 For the outputs O (E, D) of one token, c_e = norm(O_e + Attention(O)_e), and the score of expert e is ⟨v, c_e⟩. Only the
-score leaves, so nothing of size D but O itself, and with gradients one projection, is kept for the backward pass; the rest
-is computed again there, some tokens at a time. With one head two projections fold away, exactly:
+score leaves, so for the backward pass the projections are kept and nothing else of size D; the rest is computed again
+there, some tokens at a time. With one head two projections fold away, exactly:
 
     ⟨W_q O_e, W_k O_j⟩ = ⟨(W_kᵀ W_q) O_e, O_j⟩        W_o Σ_j a_ej W_v O_j = Σ_j a_ej (W_o W_v) O_j
 """
@@ -30,9 +30,7 @@ class Sides(NamedTuple):
     value: Tensor
 
 
-def confer(
-    outputs: Tensor, qkv: Tensor, out: Tensor, score: Tensor, heads: int, eps: float
-) -> tuple[Tensor, Tensor]:
+def confer(outputs: Tensor, qkv: Tensor, out: Tensor, score: Tensor, heads: int, eps: float) -> tuple[Tensor, Tensor]:
     """Scores of the experts from their attention to each other.
 
     Args:
@@ -124,7 +122,7 @@ def _confer_backward(
     learn: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of outputs (empty without `learn`), wide, out, score."""
-    n, _, d = outputs.shape
+    d = outputs.shape[2]
     exact, low = score.dtype, outputs.dtype
     grad_outputs = torch.empty_like(outputs) if learn else outputs.new_empty(0)
     grad_wide, grad_out, grad_score = torch.zeros_like(wide), torch.zeros_like(out), torch.zeros_like(score)
@@ -136,12 +134,7 @@ def _confer_backward(
             a_low = a.to(low)
             spoken = a_low @ side.value
             heard = _hear(said, spoken, out, exact)
-            scale = torch.rsqrt(heard.square().mean(-1) + eps)
-            pull = grad[part] * scale
-            grad_score += pull.flatten() @ heard.flatten(0, 1)
-            # d⟨v, c⟩/d(heard): v less what the norm takes back along heard
-            pull_back = pull * (heard @ score) * scale.square() / d
-            grad_heard = torch.addcmul(pull.unsqueeze(-1) * score, pull_back.unsqueeze(-1), heard, value=-1).to(low)
+            grad_heard = _pull_back(grad[part], heard, score, grad_score, eps).to(low)
             flat = grad_heard.flatten(0, 1)
             if not folded:
                 grad_out.addmm_(flat.t(), spoken.transpose(1, 2).flatten(2).flatten(0, 1))
@@ -161,6 +154,16 @@ def _confer_backward(
                     grad_said += (grad_dots.transpose(2, 3) @ side.query).squeeze(1)
                 grad_outputs[part] = grad_said
     return grad_outputs, grad_wide, grad_out, grad_score
+
+
+def _pull_back(grad: Tensor, heard: Tensor, score: Tensor, grad_score: Tensor, eps: float) -> Tensor:
+    """From the gradient (n, E) of ⟨v, norm(heard)⟩ to that of heard (n, E, D): v, less what the norm takes back along
+    heard; adds to that of v on the way."""
+    scale = torch.rsqrt(heard.square().mean(-1) + eps)
+    pull = grad * scale
+    grad_score += pull.flatten() @ heard.flatten(0, 1)
+    along = pull * (heard @ score) * scale.square() / heard.shape[2]
+    return torch.addcmul(pull.unsqueeze(-1) * score, along.unsqueeze(-1), heard, value=-1)
 
 
 @_confer_backward.register_fake
