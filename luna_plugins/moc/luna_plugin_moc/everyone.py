@@ -49,7 +49,7 @@ def _everyone(x: Tensor, w13: Tensor, w2: Tensor, keep: bool) -> tuple[Tensor, T
                 weight = w13[e].t()
                 hidden = torch.mm(x[part], weight, out=kept[e, part]) if keep else torch.mm(x[part], weight)
                 act = F.silu(hidden[:, :width]).mul_(hidden[:, width:])
-                torch.mm(act, w2[e].t(), out=y[part, e])
+                y[part, e] = torch.mm(act, w2[e].t())  # not `out=`: rows that far apart are slow to write to twice
     return y, kept
 
 
@@ -68,7 +68,7 @@ def _everyone_backward(grad: Tensor, x: Tensor, w13: Tensor, w2: Tensor, kept: T
             part = slice(start, start + ROWS_BACK)
             for e in range(experts):
                 gate, value = kept[e, part, :width], kept[e, part, width:]
-                both = _before_swiglu(grad[part, e], gate, value, w2[e], grad_w2[e])
+                both = _before_swiglu(grad[part, e].contiguous(), gate, value, w2[e], grad_w2[e])
                 grad_w13[e].addmm_(both.t(), x[part])
                 grad_x[part].addmm_(both, w13[e])
     return grad_x, grad_w13, grad_w2
@@ -170,7 +170,7 @@ def _(
 def _chosen_backward(
     grad: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, gates: Tensor, values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    grad_x, grad_w13, grad_w2 = torch.zeros_like(x), torch.zeros_like(w13), torch.zeros_like(w2)
+    grad_x, grad_w13, grad_w2 = torch.zeros_like(x), torch.empty_like(w13), torch.zeros_like(w2)
     tokens = order // (order.numel() // max(x.shape[0], 1) or 1)
     with torch.autocast(x.device.type, enabled=False):
         start = 0

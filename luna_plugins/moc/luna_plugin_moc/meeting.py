@@ -78,6 +78,11 @@ def _hear(said: Tensor, spoken: Tensor, out: Tensor, exact: torch.dtype) -> Tens
     return (said + (F.linear(flat, out) if len(out) else flat)).to(exact)
 
 
+def _scale(heard: Tensor, eps: float) -> Tensor:
+    """What the norm multiplies heard (n, E, D) by, (n, E)."""
+    return torch.rsqrt(torch.linalg.vector_norm(heard, dim=-1).square() / heard.shape[2] + eps)
+
+
 @torch.library.custom_op("luna_moc::confer", mutates_args=())
 def _confer(
     outputs: Tensor, wide: Tensor, out: Tensor, score: Tensor, heads: int, eps: float, keep: int, learn: bool
@@ -95,7 +100,7 @@ def _confer(
             dots = (side.query @ side.key.transpose(2, 3)).to(score.dtype)
             attention[part] = torch.softmax(dots.div_(math.sqrt(d // heads)), dim=-1)
             heard = _hear(said, attention[part].to(said.dtype) @ side.value, out, score.dtype)
-            scores[part] = (heard @ score) * torch.rsqrt(heard.square().mean(-1) + eps)
+            scores[part] = (heard @ score) * _scale(heard, eps)
     return scores, attention, kept
 
 
@@ -146,20 +151,22 @@ def _confer_backward(
             grad_parts = [grad_dots @ side.key, a_low.transpose(2, 3) @ grad_spoken]
             if not folded:
                 grad_parts.insert(1, grad_dots.transpose(2, 3) @ side.query)
-            grad_projected = torch.stack([g.transpose(1, 2).flatten(2) for g in grad_parts], 2).flatten(2).flatten(0, 1)
-            grad_wide.addmm_(grad_projected.t(), said.flatten(0, 1))
+            for first, grad_part in enumerate(g.transpose(1, 2).reshape(-1, d) for g in grad_parts):
+                rows = slice(first * d, (first + 1) * d)
+                grad_wide[rows].addmm_(grad_part.t(), said.flatten(0, 1))
+                if learn:
+                    flat.addmm_(grad_part, wide[rows])  # grad_heard is not needed any more, and is part of the sum
+            if learn and folded:
+                grad_heard += (grad_dots.transpose(2, 3) @ side.query).squeeze(1)
             if learn:
-                grad_said = torch.mm(grad_projected, wide).view_as(said).add_(grad_heard)
-                if folded:
-                    grad_said += (grad_dots.transpose(2, 3) @ side.query).squeeze(1)
-                grad_outputs[part] = grad_said
+                grad_outputs[part] = grad_heard
     return grad_outputs, grad_wide, grad_out, grad_score
 
 
 def _pull_back(grad: Tensor, heard: Tensor, score: Tensor, grad_score: Tensor, eps: float) -> Tensor:
     """From the gradient (n, E) of ⟨v, norm(heard)⟩ to that of heard (n, E, D): v, less what the norm takes back along
     heard; adds to that of v on the way."""
-    scale = torch.rsqrt(heard.square().mean(-1) + eps)
+    scale = _scale(heard, eps)
     pull = grad * scale
     grad_score += pull.flatten() @ heard.flatten(0, 1)
     along = pull * (heard @ score) * scale.square() / heard.shape[2]
