@@ -93,10 +93,13 @@ def _confer(
     with torch.autocast(outputs.device.type, enabled=False):
         for part in _parts(outputs):
             said = outputs[part]
-            projected = F.linear(said, wide)
-            if keep:
-                kept[part] = projected[..., len(wide) - keep :]
-            side = _sides(said, projected, heads)
+            flat, space = said.flatten(0, 1), kept[part].flatten(0, 1)
+            if keep == d < len(wide):  # the values alone are kept: let them be written where they stay
+                torch.mm(flat, wide[d:].t(), out=space)
+                side = Sides(F.linear(said, wide[:d]).unsqueeze(1), said.unsqueeze(1), kept[part].unsqueeze(1))
+            else:
+                projected = torch.mm(flat, wide.t(), out=space) if keep else torch.mm(flat, wide.t())
+                side = _sides(said, projected.view(*said.shape[:2], -1), heads)
             dots = (side.query @ side.key.transpose(2, 3)).to(score.dtype)
             attention[part] = torch.softmax(dots.div_(math.sqrt(d // heads)), dim=-1)
             heard = _hear(said, attention[part].to(said.dtype) @ side.value, out, score.dtype)
