@@ -13,6 +13,20 @@ LUNA_API = 1
 
 
 @hookimpl
+def luna_add_layers(add: Add) -> None:
+    """One feed-forward layer, for who asks for it: where other plugins are on too, it takes nobody's place."""
+    add(
+        "ffn",
+        "moe",
+        "luna_plugin_moe.layer:SparseExperts",
+        config="luna_plugin_moe.config:MoEConfig",
+        place="every 2nd block",
+        automatic=False,
+        help="Mixture of experts in place of the feed-forward: top-k, nothing dropped",
+    )
+
+
+@hookimpl
 def luna_add_routers(add: Add) -> None:
     """Routers for every layer with experts."""
     add(
@@ -21,4 +35,18 @@ def luna_add_routers(add: Add) -> None:
         "luna_plugin_moe.router:TopKRouter",
         config="luna_plugin_moe.config:TopKConfig",
         help="The experts with the largest scores of a linear layer",
+    )
+    add(
+        "router",
+        "emotional",
+        "luna_plugin_moe.emotional:EmotionalRouter",
+        config="luna_plugin_moe.config:EmotionalConfig",
+        help="As topk, moved by an emotion from outside or from a head that reads it",
+    )
+    add(
+        "router",
+        "hash",
+        "luna_plugin_moe.router:HashRouter",
+        config="luna_plugin_moe.config:HashConfig",
+        help="Experts by the token's id alone; nothing to learn",
     )

@@ -1,0 +1,33 @@
+"""The kernel's suite, with every router."""
+
+from luna_kernel.testing import LayerConformance
+
+
+class TestTopK(LayerConformance):
+    component = ("ffn", "moe")
+    config = {"num_experts": 4, "capacity_factor": 4.0}
+
+
+class TestOneOfThem(LayerConformance):
+    component = ("ffn", "moe")
+    config = {
+        "num_experts": 4, "top_k": 1, "activation": "gelu", "shared_dim": 16, "balance": "switch",
+        "router": {"name": "topk", "scores": "sigmoid"},
+    }  # fmt: skip
+
+
+class TestEmotional(LayerConformance):
+    component = ("ffn", "moe")
+    config = {"num_experts": 4, "router": {"name": "emotional", "rank": 4}}
+    conditions = {"emotion": 11}
+
+
+class TestEmotionalHead(LayerConformance):
+    component = ("ffn", "moe")
+    config = {"num_experts": 4, "router": {"name": "emotional", "rank": 4, "head": True}}
+    conditions = {"emotion_label": 11}
+
+
+class TestHash(LayerConformance):
+    component = ("ffn", "moe")
+    config = {"num_experts": 4, "router": {"name": "hash"}}
