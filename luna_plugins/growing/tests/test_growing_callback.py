@@ -5,6 +5,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -159,6 +161,20 @@ def test_a_grown_model_is_trained_further(config, plugins):
     first = train_model(config(), plugins=plugins)
     second = train_model(config("outra", model=first.model_dir, max_steps=4), plugins=plugins)
     assert open_model(second.model_dir, selection="all").model.dims.num_layers == 4
+
+
+def test_it_is_switched_on_from_the_command_line(config, tmp_path):
+    given = json.loads(config().model_dump_json(exclude={"callbacks", "save_to"}))
+    (tmp_path / "run.json").write_text(json.dumps(given), encoding="utf-8")
+    node = '{"name": "grow", "at_steps": [3], "grower": {"name": "width", "ffn": 3}}'
+    command = [sys.executable, "-m", "luna_kernel", "train", "run.json", "--plugins", "growing", "--callback", node]
+    done = subprocess.run(
+        [*command, "--json"], capture_output=True, text=True, encoding="utf-8", cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    opened = open_model(json.loads(done.stdout)["model_dir"], selection="all")
+    assert opened.model.blocks[1].ffn.down.weight.shape == (16, 48)
+    assert "Step 3: 'width' made the model larger" in done.stderr
 
 
 # --- kills ------------------------------------------------------------------------------------------------------------
