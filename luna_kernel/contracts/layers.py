@@ -114,6 +114,14 @@ class ModelPart(nn.Module, ABC):
             if reset is not None:
                 reset()
 
+    def output_parameters(self) -> tuple[str, ...]:
+        """Names of the part's own parameters (relative to it) through which all that it does goes out.
+
+        With all of them zero a layer gives exact zeros and a modulator is the identity, and a gradient still reaches
+        them: growth copies a block and sets them to zero. Empty: the part does not say, and such a growth is refused.
+        """
+        return ()
+
     def make_state(self, batch: int, max_length: int, dtype: torch.dtype, device: torch.device) -> Any:
         """A fresh decode state for `batch` requests of up to `max_length` tokens, or None if the part keeps none.
 

@@ -332,6 +332,31 @@ class LayerConformance:
         if isinstance(subject.part, Layer) and subject.part.zero_init_output:
             assert not self.run(subject, sample).any(), "zero_init_output is not so"
 
+    def test_output_parameters(self, subject: Subject) -> None:
+        """Where a part names them: all zero, a layer gives exact zeros and a modulator the identity, and learns."""
+        if self.component[0] == "position":
+            return
+        own = dict(subject.part.named_parameters())
+        names = subject.part.output_parameters()
+        assert set(names) <= set(own), "output_parameters names what is no parameter of the part"
+        if not names:
+            return
+        with torch.no_grad():
+            for name in names:
+                own[name].zero_()
+        sample = self.sample()
+        expected = sample.x.sin() if self.component[0] == "modulator" else torch.zeros_like(sample.x)
+        for mode in (False, True):
+            y = subject.train(mode)(sample.x, sample.context())
+            assert torch.equal(y, expected), "with its output_parameters at zero the part still does something"
+        target = torch.randn(y.shape, generator=torch.Generator().manual_seed(3))
+        (y * target).sum().backward()
+        for name in names:
+            grad = own[name].grad
+            assert grad is not None, f"no gradient reaches {name}"
+            assert torch.isfinite(grad).all(), f"the gradient of {name} is not finite"
+            assert grad.any(), f"the gradient of {name} is zero: it would never learn"
+
     def test_flops(self, subject: Subject) -> None:
         """The cost is a number that does not fall with the context."""
         if isinstance(subject.part, Layer):

@@ -26,14 +26,14 @@ from luna_kernel.model.decoder import Decoder
 from luna_kernel.plugins import Plugins, load_plugins
 from luna_kernel.plugins.manifest import FILE as MANIFEST_FILE
 from luna_kernel.plugins.manifest import Manifest
-from luna_kernel.train import run_state
+from luna_kernel.train import growth, run_state
 from luna_kernel.train.callbacks import ConsoleProgress, EarlyStopping, JsonlTracker
 from luna_kernel.train.config import Node, TrainConfig
 from luna_kernel.train.console import Console, QuietConsole
 from luna_kernel.train.corpus import Corpus, Stores, make_stores
 from luna_kernel.train.engine import Engine
 from luna_kernel.train.loop import TrainRun, train
-from luna_kernel.train.optimizers import named_parameters
+from luna_kernel.train.optimizers import make_optimizers
 from luna_kernel.train.preflight import preflight
 
 t = catalogue(__package__)
@@ -211,7 +211,7 @@ class _Training:
     # --- the run ------------------------------------------------------------------------------------------------------
 
     def _run(self, objective: Objective, tokenizer: Tokenizer, model: Decoder) -> TrainRun:
-        config, registry = self.config, self.plugins.registry
+        config = self.config
         random.seed(config.seed)
         np.random.seed(config.seed % (1 << 32))
         torch.manual_seed(config.seed)
@@ -219,12 +219,6 @@ class _Training:
         length = config.sequence_length or min(DEFAULT_SEQUENCE, model.dims.max_positions)
         if length > model.dims.max_positions:
             raise UsageError(t("run.too_long", length=length, limit=model.dims.max_positions))
-        optimizer = registry.get("optimizer", config.optimizer["name"], where="optimizer")
-        optimizers = optimizer.load()(
-            named_parameters(model),
-            optimizer.make_config(config.optimizer, where="optimizer"),
-            learning_rate=config.learning_rate,
-        )
         schedule: Schedule = self._make("schedule", config.schedule)
         rows = config.batch_size * config.accumulate
         options: dict[str, Any] = {"seed": config.seed, "pad_id": tokenizer.pad_id}
@@ -238,7 +232,7 @@ class _Training:
             folder=self.folder,
             model=model,
             objective=objective,
-            optimizers=optimizers,
+            optimizers=make_optimizers(model, config, self.plugins.registry),
             schedule=schedule,
             batches=Batches(self.stores.train, rows, length, **options),
             engine=self.engine,
@@ -306,12 +300,13 @@ class _Training:
 
     def _finish(self, run: TrainRun, tokenizer: Tokenizer, reason: str, resumed: int | None) -> TrainResult:
         """Save the best model measured, or the last, as a model folder."""
-        assert isinstance(run.model, Decoder)
         best = run.best.step
         if best is not None and best != run.step:
             folder = run_state.checkpoint_folder(self.folder, best)
             with contextlib.suppress(UsageError):
-                run.model.load_state_dict(run_state.load_checkpoint(folder).model)
+                checkpoint = run_state.load_checkpoint(folder)
+                growth.restore(run, checkpoint)
+                run.model.load_state_dict(checkpoint.model)
         target = self.config.save_to or self.folder / "model"
         facts = {
             "objective": self.config.objective["name"],
@@ -322,7 +317,10 @@ class _Training:
             "reason": reason,
             "metrics": {k: v for k, v in run.metrics.items() if k.startswith(("valid/", "loss/")) and v == v},
         }
+        if run.growths:
+            facts["growths"] = [growth.to_json() for growth in run.growths]
         extra = {"chat": self._chat(), "training": facts}
+        assert isinstance(run.model, Decoder)
         write_model(target, run.model, plugins=self.plugins, tokenizer=tokenizer, extra=extra)
         self.console.say(t("run.done", reason=t(f"reason.{reason}") if reason in REASONS else reason, folder=target))
         return TrainResult(

@@ -62,6 +62,10 @@ class SparseExperts(BalancedLayer):
             nn.init.normal_(self.shared_w2, std=last)
         self.reset_balance()
 
+    def output_parameters(self) -> tuple[str, ...]:
+        """The experts' last matrices."""
+        return ("w2", "shared_w2") if self.config.shared_dim else ("w2",)
+
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
         """Map x (B, T, D) to (B, T, D). Padding (segment 0) passes through, and counts in no loss and no statistic."""
         flat = x.reshape(-1, x.shape[-1])
