@@ -44,7 +44,7 @@ class Depth(Grower):
             live = Decoder(Blueprint.from_json(grown.blueprint), registry)
         new = tuple(f"blocks.{index}." for index, (_, is_new) in enumerate(order) if is_new)
         for part in live.parts:
-            if part.place.startswith(new):
+            if part.place.startswith(new) and not part.nested:  # what is nested goes out through the part around it
                 names = part.module.output_parameters()  # type: ignore[operator]
                 if not names:
                     facts = {"name": part.component.name, "plugin": part.component.plugin, "place": part.place}

@@ -24,6 +24,13 @@ def luna_add_layers(add: Add) -> None:
         automatic=False,
         help="Mixture of experts in place of the feed-forward: top-k, nothing dropped",
     )
+    add(
+        "grower",
+        "upcycle",
+        "luna_plugin_moe.grower:Upcycle",
+        config="luna_plugin_moe.config:UpcycleConfig",
+        help="Dense feed-forward layers become mixtures of their copies: the same function, to rounding",
+    )
 
 
 @hookimpl

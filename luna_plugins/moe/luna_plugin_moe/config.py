@@ -49,6 +49,18 @@ class MoEConfig(BaseModel):
         return self
 
 
+class UpcycleConfig(BaseModel):
+    """Turning dense layers into mixtures of their copies."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    place: str = "every 2nd block"
+    """The blocks whose dense feed-forward becomes a mixture."""
+    layer: dict[str, Any] = Field(default={"name": "moe"})
+    """The node of the mixture: `{name: moe, num_experts: 8, top_k: 2}`, or of another layer whose experts lie in `w13`
+    and `w2`, such as `{name: moc}`. Its `expert_dim` is set to the dense layer's width."""
+
+
 class TopKConfig(BaseModel):
     """The linear router."""
 
