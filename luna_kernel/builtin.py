@@ -110,8 +110,6 @@ def luna_add_chat(add: Add) -> None:
         add("command", name, f"{commands}:{name.title()}Command", help=text)
 
 
-
-
 @hookimpl
 def luna_add_commands(add: Add) -> None:
     """The kernel's verbs, so that a plugin that brings one of the same name is found out."""

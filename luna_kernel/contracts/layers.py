@@ -20,6 +20,7 @@ The conformance suite (`luna_kernel.testing`) holds a layer to all of this in th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +47,7 @@ class Context:
     segment_ids: Tensor | None = None
     """(B, T) int; tokens see only tokens of their own segment. 0 is padding. None: one segment, no padding."""
     condition: dict[str, Tensor] = field(default_factory=dict)
-    """Named vectors from outside, (B, C) or (B, T, C): emotion, persona, domain."""
+    """Named vectors from outside, (B, C) or (B, T, C): emotion, persona, domain. A missing one counts as zeros."""
     position: Position | None = None
     """The model's position scheme, for mixers that use one."""
     layer: int = 0
@@ -89,6 +90,12 @@ class ModelPart(nn.Module, ABC):
             reset = getattr(child, "reset_parameters", None)
             if reset is not None:
                 reset()
+
+    def conditions(self) -> Mapping[str, int]:
+        """{name: C} of the vectors that the part itself, its children left aside, reads from `ctx.condition`.
+
+        Training fills them from data that have them, a chat from what is said of the conversation."""
+        return {}
 
     def make_state(self, batch: int, max_length: int, dtype: torch.dtype, device: torch.device) -> Any:
         """A fresh decode state for `batch` requests of up to `max_length` tokens, or None if the part keeps none.
