@@ -88,7 +88,7 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: TensorBatch) -> LossSum:
-        """The summed loss of a micro-batch."""
+        """The summed loss of a micro-batch. Hand `batch.condition` to the model: layers may read it."""
 
 
 class Schedule(ABC):

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from luna_kernel.base.errors import ConfigError
-from luna_kernel.contracts.layers import Dims, Layer
+from luna_kernel.contracts.layers import Dims, Layer, ModelPart
 from luna_kernel.model.checkpoint import fill_buffers
 from luna_kernel.plugins import load_plugins
 from luna_kernel.plugins.registry import Registry
@@ -136,6 +136,22 @@ class LayerConformance:
         """A condition (B, C) is the same as (B, T, C) with equal rows."""
         sample = self.sample()
         assert_near(self.run(subject, sample, per_row=True), self.run(subject, sample), 1e-6, "condition as (B, C)")
+
+    def test_conditions_are_declared(self, subject: Subject) -> None:
+        """What it says that it reads is what this suite gives it."""
+        found: dict[str, int] = {}
+        for module in subject.part.modules():
+            if isinstance(module, ModelPart):
+                found |= module.conditions()
+        assert found == dict(self.conditions), "`conditions()` of the layer and `conditions` of its suite differ"
+
+    def test_missing_conditions(self, subject: Subject) -> None:
+        """A condition that nobody gives counts as zeros."""
+        sample = self.sample()
+        zeros = {name: torch.zeros_like(value) for name, value in sample.condition.items()}
+        given = self.run(subject, Sample(sample.x, zeros, sample.segments, sample.positions))
+        missing = self.run(subject, Sample(sample.x, None, sample.segments, sample.positions))
+        assert_near(missing, given, 1e-6, "without its conditions")
 
     def test_causality(self, subject: Subject) -> None:
         """Later tokens change nothing that came before."""

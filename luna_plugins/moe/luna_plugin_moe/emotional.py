@@ -8,7 +8,7 @@ persona, the person, a label; or from a head with a loss of its own, which reads
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +66,10 @@ class EmotionalRouter(TopKRouter):
         """The emotion, and its label where there is a head to teach."""
         names = (EMOTION, LABEL) if self.config.head else (EMOTION,)
         return dict.fromkeys(names, len(EMOTIONS))
+
+    def condition_names(self) -> Mapping[str, Sequence[str]]:
+        """Both have the dimensions of `EMOTIONS`."""
+        return dict.fromkeys(self.conditions(), EMOTIONS)
 
     def logits(self, x: Tensor, ctx: Context) -> Tensor:
         """ℓ (N, E) of x (N, D)."""

@@ -1,5 +1,7 @@
 """The kernel's suite, with every router."""
 
+import torch
+
 from luna_kernel.testing import LayerConformance
 
 
@@ -25,7 +27,13 @@ class TestEmotional(LayerConformance):
 class TestEmotionalHead(LayerConformance):
     component = ("ffn", "moe")
     config = {"num_experts": 4, "router": {"name": "emotional", "rank": 4, "head": True}}
-    conditions = {"emotion_label": 11}
+    conditions = {"emotion": 11, "emotion_label": 11}
+
+    def sample(self, *arguments, **options):
+        """Nobody gives an emotion: the head speaks."""
+        sample = super().sample(*arguments, **options)
+        sample.condition["emotion"] = torch.zeros_like(sample.condition["emotion"])
+        return sample
 
 
 class TestHash(LayerConformance):
