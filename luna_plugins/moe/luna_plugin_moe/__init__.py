@@ -57,3 +57,15 @@ def luna_add_routers(add: Add) -> None:
         config="luna_plugin_moe.config:HashConfig",
         help="Experts by the token's id alone; nothing to learn",
     )
+
+
+@hookimpl
+def luna_add_chat(add: Add) -> None:
+    """How a person tells the emotion."""
+    add("command", "emotion", "luna_plugin_moe.command:EmotionCommand", help="/emotion [joy=0.8 ...|off]")
+
+
+@hookimpl
+def luna_add_commands(add: Add) -> None:
+    """How experts are looked at."""
+    add("verb", "experts", "luna_plugin_moe.cli:experts", help="Show which experts work, and what an emotion changes")

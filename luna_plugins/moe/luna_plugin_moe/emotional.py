@@ -28,8 +28,8 @@ EMOTION, LABEL = "emotion", "emotion_label"
 
 
 class EmotionalRouter(TopKRouter):
-    """ℓ = W_r x + U e + V((A x) ⊙ (C e)), with U and V zero at birth: the linear router to the bit until they learn,
-    and for ever where e is zero or absent.
+    """ℓ = W_r x + U e + V((A x) ⊙ (C e)), with U and C zero at birth: the linear router to the bit until they learn,
+    and for ever where e is zero or absent. C rather than V, so that an emotion which no data had never has an effect.
 
     e is `ctx.condition["emotion"]`, (B, C) or (B, T, C). With `head`, a token without one gets the head's sigmoid(H x),
     taken as it is: only the loss of the head, on rows that have a label, teaches it.
@@ -52,12 +52,12 @@ class EmotionalRouter(TopKRouter):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """W, A and the head normal, C of unit variance per product, U and V zero."""
+        """W and the head normal, A and V such that they keep the variance, U and C zero."""
         super().reset_parameters()
         nn.init.normal_(self.text, std=self.dims.d_model**-0.5)
-        nn.init.normal_(self.mood)
+        nn.init.normal_(self.joint, std=self.config.rank**-0.5)
         nn.init.zeros_(self.direct)
-        nn.init.zeros_(self.joint)
+        nn.init.zeros_(self.mood)
         if self.config.head:
             nn.init.normal_(self.head, std=self.dims.init_std)
             nn.init.zeros_(self.head_bias)

@@ -79,7 +79,7 @@ def test_the_output_alone_teaches_the_emotion(make_layer):
     e = torch.rand(4, C)
     layer(x, ctx_of(x, condition={EMOTION: e})).square().sum().backward()
     assert layer.router.direct.grad.abs().max() > 0
-    assert layer.router.joint.grad.abs().max() > 0
+    assert layer.router.mood.grad.abs().max() > 0
 
 
 def test_the_head_learns_from_labels_alone(make_layer):
