@@ -20,7 +20,7 @@ The conformance suite (`luna_kernel.testing`) holds a layer to all of this in th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -47,7 +47,7 @@ class Context:
     segment_ids: Tensor | None = None
     """(B, T) int; tokens see only tokens of their own segment. 0 is padding. None: one segment, no padding."""
     condition: dict[str, Tensor] = field(default_factory=dict)
-    """Named vectors from outside, (B, C) or (B, T, C): emotion, persona, domain."""
+    """Named vectors from outside, (B, C) or (B, T, C): emotion, persona, domain. A missing one counts as zeros."""
     position: Position | None = None
     """The model's position scheme, for mixers that use one."""
     tokens: Tensor | None = None
@@ -113,6 +113,26 @@ class ModelPart(nn.Module, ABC):
             reset = getattr(child, "reset_parameters", None)
             if reset is not None:
                 reset()
+
+    def output_parameters(self) -> tuple[str, ...]:
+        """Names of the part's own parameters (relative to it) through which all that it does goes out.
+
+        With all of them zero a layer gives exact zeros and a modulator is the identity, and a gradient still reaches
+        them: growth copies a block and sets them to zero. Empty: the part does not say, and such a growth is refused.
+        """
+        return ()
+
+    def conditions(self) -> Mapping[str, int]:
+        """{name: C} of the vectors that the part itself, its children left aside, reads from `ctx.condition`.
+
+        Training fills them from data that have them, a chat from what is said of the conversation."""
+        return {}
+
+    def condition_names(self) -> Mapping[str, Sequence[str]]:
+        """{name: what its first dimensions are called} of conditions whose meaning the part fixes, such as emotions.
+
+        The names of other conditions are found in the data of the training."""
+        return {}
 
     def make_state(self, batch: int, max_length: int, dtype: torch.dtype, device: torch.device) -> Any:
         """A fresh decode state for `batch` requests of up to `max_length` tokens, or None if the part keeps none.

@@ -67,7 +67,7 @@ def save_model(
         model: live, on any device but meta.
         plugins: those that the model was built with.
         tokenizer: goes into the folder too.
-        extra: `chat` and `training` of the manifest, and further keys that are kept as they are.
+        extra: `chat`, `training` and `conditions` of the manifest, and further keys that are kept as they are.
 
     Raises:
         StorageError: the disk refused; what was there before is whole.
@@ -188,12 +188,13 @@ def make_manifest(model: Decoder, plugins: Plugins, extra: Mapping[str, Any] | N
     own = {"format", "kernel", "blueprint", "components", "files"} & set(extra or {})
     if own:
         raise ValueError(f"extra claims keys of the manifest: {sorted(own)}")
-    further = {key: value for key, value in (extra or {}).items() if key not in ("chat", "training")}
+    further = {key: value for key, value in (extra or {}).items() if key not in ("chat", "training", "conditions")}
     return Manifest(
         blueprint=model.resolved_blueprint.to_json(),
         components=tuple(component_records(model, plugins)),
         chat=dict((extra or {}).get("chat", {})),
         training=dict((extra or {}).get("training", {})),
+        conditions={name: tuple(names) for name, names in (extra or {}).get("conditions", {}).items()},
         extra=further,
     )
 

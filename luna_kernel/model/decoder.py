@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from luna_kernel.contracts.layers import Context, Layer, Modulator, Position
+from luna_kernel.base.errors import UsageError
+from luna_kernel.base.messages import catalogue
+from luna_kernel.contracts.layers import Context, Layer, ModelPart, Modulator, Position
 from luna_kernel.plugins.registry import Registry
 
 from .blueprint import Block as BlockPlan
@@ -25,6 +27,8 @@ from .loss_head import linear_cross_entropy
 from .norm import RMSNorm
 from .parts import Part, make_parts
 from .state import BlockState, DecodeState
+
+t = catalogue(__package__)
 
 
 @dataclass
@@ -84,7 +88,8 @@ class Decoder(nn.Module):
     """A decoder language model, built from a blueprint and the registry of the plugins that are on.
 
     Raises:
-        UsageError: a component is not registered; names its place and, where known, its package.
+        UsageError: a component is not registered; names its place and, where known, its package. Or two components want
+            one condition in different widths.
         ConfigError: a node does not validate; names its place.
     """
 
@@ -105,11 +110,31 @@ class Decoder(nn.Module):
         self.head: Linear | None = None
         if not blueprint.tie_embeddings:
             self.head = Linear(dims.d_model, dims.vocab_size, std=dims.init_std)
+        self.condition_names: dict[str, tuple[str, ...]] = {}
+        """{name: what the first dimensions are called} of those whose meaning a component fixes."""
+        self.conditions = self._conditions()
+        """{name: C} of the condition vectors that the model reads."""
 
     def _make(self, kind: str, place: str, node: Node, registry: Registry) -> Any:
         parts = make_parts(kind, place, node, self.dims, registry)
         self.parts += parts
         return parts[0].module
+
+    def _conditions(self) -> dict[str, int]:
+        widths: dict[str, int] = {}
+        first: dict[str, str] = {}
+        for part in self.parts:
+            for module in (module for module in part.module.modules() if isinstance(module, ModelPart)):
+                for name, names in module.condition_names().items():
+                    if self.condition_names.setdefault(name, tuple(names)) != tuple(names):
+                        raise UsageError(t("decoder.two_meanings", condition=name, second=part.place))
+                for name, width in module.conditions().items():
+                    if widths.setdefault(name, width) != width:
+                        fields = {"condition": name, "first": first[name], "second": part.place}
+                        text = t("decoder.two_widths", **fields, width=widths[name], other=width)
+                        raise UsageError(text, hint=t("decoder.two_widths.hint"))
+                    first.setdefault(name, part.place)
+        return widths
 
     def _make_block(self, index: int, plan: BlockPlan, registry: Registry) -> Block:
         place = f"blocks.{index}"
@@ -162,7 +187,7 @@ class Decoder(nn.Module):
             tokens: (B, T) int64.
             segment_ids: (B, T) int64; tokens see only their own segment; 0 is padding. None: one segment per row.
             positions: (B, T) int64; None: counted from 0 in each segment, or from where `state` stands.
-            condition: named vectors, (B, C) or (B, T, C).
+            condition: named vectors, (B, C) or (B, T, C), of those in `conditions`; a missing one counts as zeros.
             state: from `make_state`; the pass continues it.
             targets: (B, T) int64: give the loss instead of the logits (`token_losses`); in `forward`, so that DDP and
                 `fully_shard`, which wrap it, see every pass.
@@ -226,6 +251,9 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, Context]:
         """Hidden states (B, T, D) after the last norm."""
         T = tokens.shape[1]
+        for name, vector in (condition or {}).items():
+            if self.conditions.get(name, vector.shape[-1]) != vector.shape[-1]:
+                raise ValueError(f"condition {name!r} has width {vector.shape[-1]}, not {self.conditions[name]}")
         if positions is None and state is not None:
             positions = state.positions_of(T, segment_ids)
         if positions is None:

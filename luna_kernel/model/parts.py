@@ -37,6 +37,8 @@ class Part:
     node: Node
     """Its node with every field of its configuration resolved, nested nodes too."""
     module: nn.Module
+    nested: bool = False
+    """It belongs to the part around it; a layer, modulator or position scheme of the model itself does not."""
 
 
 def make_parts(kind: str, place: str, node: Node, dims: Dims, registry: Registry) -> list[Part]:
@@ -85,12 +87,12 @@ class _Plan:
         inner = {field: plan.node() for field, plan in self.inner.items() if plan is not None}
         return {"name": self.component.name, **self.kept, **resolved, **inner}
 
-    def parts(self) -> list[Part]:
+    def parts(self, *, nested: bool = False) -> list[Part]:
         """After `build`."""
         assert self.module is not None
-        found = [Part(self.place, self.component, self.node(), self.module)]
+        found = [Part(self.place, self.component, self.node(), self.module, nested)]
         for plan in self.inner.values():
-            found += [] if plan is None else plan.parts()
+            found += [] if plan is None else plan.parts(nested=True)
         return found
 
 

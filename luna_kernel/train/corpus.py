@@ -170,8 +170,7 @@ def make_stores(
         found = _open(folder, key)
         if found is not None:
             return found
-        samples = (sample for record in records() if (sample := objective.sample(record, template)) is not None)
-        ahead = _peek(samples)
+        ahead = _peek(_samples(records(), objective, template))
         if ahead is None:
             return None
         return TokenStore.build(folder, ahead, vocab_size=tokenizer.vocab_size, key=key, facts=_facts(corpus))
@@ -186,6 +185,15 @@ def make_stores(
         held_out = store(train, valid_key, lambda: held(train, out=True))
     _report(train, made, held_out, say)
     return Stores(made, held_out)
+
+
+def _samples(records: Iterable[Record], objective: Objective, template: DialogueTemplate) -> Iterator[Sample]:
+    """What the objective makes of records, with the records' conditions unless it gave its own."""
+    for record in records:
+        sample = objective.sample(record, template)
+        if sample is not None:
+            own = sample.condition is not None or record.condition is None
+            yield sample if own else replace(sample, condition=record.condition)
 
 
 def _peek(samples: Iterator[Sample]) -> Iterator[Sample] | None:

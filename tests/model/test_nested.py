@@ -129,6 +129,7 @@ def logits(model):
 def test_a_nested_component_is_a_part_with_its_own_place_and_share(nested, pair, tmp_path):
     places = [part.place for part in nested.parts]
     assert places.index("blocks.1.ffn.router") == places.index("blocks.1.ffn") + 1
+    assert [part.place for part in nested.parts if part.nested] == ["blocks.1.ffn.router"]
     assert "blocks.1.ffn.router.weight" in nested.state_dict()
     assert nested.resolved_blueprint.node_at("blocks.1.ffn.router") == {"name": "linear", "scale": 2.0}
     manifest = save_model(tmp_path / "m", nested, plugins=pair)

@@ -119,6 +119,11 @@ class CollaborativeExperts(BalancedLayer):
             self.fusion.reset_parameters()
         self.reset_balance()
 
+    def output_parameters(self) -> tuple[str, ...]:
+        """The experts' last matrices: what the fusion adds is made of their outputs, unless a mediator speaks too."""
+        shared = ("shared_w2",) if self.config.shared_dim else ()
+        return ("w2", *shared, *(("fusion.up",) if self.config.mediator else ()))
+
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
         """Map x (B, T, D) to (B, T, D). Padding (segment 0) passes through, and counts in no loss and no statistic."""
         flat = x.reshape(-1, x.shape[-1])

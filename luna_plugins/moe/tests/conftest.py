@@ -24,6 +24,29 @@ def dims():
 
 
 @pytest.fixture(scope="session")
+def make_layer():
+    """make_layer(stir=True, dims=DIMS, **fields): a layer, its weights moved away from birth if `stir`."""
+    from luna_kernel.model.parts import make_parts
+    from luna_kernel.plugins import load_plugins
+
+    registry = load_plugins("moe").registry
+
+    def make(*, stir=True, seed=0, dims=DIMS, **fields):
+        torch.manual_seed(seed)
+        node = {"name": "moe", "num_experts": 5, **fields}
+        layer = make_parts("ffn", "blocks.0.ffn", node, dims, registry)[0].module
+        if stir:
+            with torch.no_grad():
+                for weight in layer.parameters():
+                    weight += 0.2 * torch.randn_like(weight)
+                if layer.expert_bias is not None:
+                    layer.expert_bias.normal_(std=0.1)
+        return layer
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def context():
     """context(B, T, segment_ids=None, **fields): what a layer is told."""
 
