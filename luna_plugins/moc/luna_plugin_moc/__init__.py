@@ -26,3 +26,15 @@ def luna_add_layers(add: Add) -> None:
         place="every 2nd block",
         help="Mixture of Collaborative Experts: experts confer before the choice, the chosen ones after it",
     )
+
+
+@hookimpl
+def luna_add_routers(add: Add) -> None:
+    """The meeting before the choice, for other layers with experts."""
+    add(
+        "router",
+        "contextual",
+        "luna_plugin_moc.router:ContextualRouter",
+        config="luna_plugin_moc.config:ContextualConfig",
+        help="As topk, after the experts have shown each other small probes",
+    )

@@ -88,3 +88,22 @@ class MoCConfig(BaseModel):
         if self.mediator and self.fusion != "attend":
             raise ValueError(t("mediator.attend", fusion=self.fusion))
         return self
+
+
+class ContextualConfig(BaseModel):
+    """The router whose experts confer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scores: Literal["softmax", "sigmoid"] = "softmax"
+    """How logits become scores, as in `topk`."""
+    probe_rank: int = Field(default=32, ge=1)
+    """Size of a probe."""
+    heads: int = Field(default=1, ge=1)
+    """Heads of the attention between the experts' probes."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ContextualConfig:
+        if self.probe_rank % self.heads:
+            raise ValueError(t("probe.heads", size=self.probe_rank, heads=self.heads))
+        return self
