@@ -14,12 +14,15 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from luna_plugin_moc.config import MoCConfig
 from luna_plugin_moc.layer import CollaborativeExperts
-from side_by_side import print_table, rounds, saved_bytes
+from side_by_side import peak_bytes, print_table, rounds, saved_bytes
 from torch import Tensor, nn
 
 from luna_kernel.contracts.layers import Context, Dims
+from luna_kernel.model.parts import make_parts
+from luna_kernel.plugins import load_plugins
+
+STRAIGHTFORWARD = "straightforward MoC"
 
 
 class Dense(nn.Module):
@@ -99,6 +102,41 @@ def mixtral(d: int, hidden: int, experts: int, top_k: int, how: str) -> nn.Modul
     return layer
 
 
+def cases(args: argparse.Namespace) -> dict[str, nn.Module]:
+    """The layers to compare, by name."""
+    d, heads = args.d, max(args.d // 64, 1)
+    expert = args.hidden or 3 * d
+    width = args.top_k * expert
+    dims = Dims(0, d, 8, heads, heads, d // heads, width, args.tokens)
+    sparse = {"num_experts": args.experts, "top_k": args.top_k, "expert_dim": expert}
+    registry = load_plugins("moc").registry
+
+    def moc(**fields: object) -> nn.Module:
+        return make_parts("ffn", "ffn", {"name": "moc", **sparse, **fields}, dims, registry)[0].module
+
+    layers: dict[str, nn.Module] = {
+        "dense": Dense(d, width),
+        "plain MoE": PlainMoE(d, expert, args.experts, args.top_k),
+        "moc none+sum": moc(context="none", fusion="sum"),
+        "moc low_rank+sum": moc(context="low_rank", fusion="sum"),
+        "moc low_rank+attend": moc(),
+        "moc autonomy+sum": moc(context="autonomy", fusion="sum"),
+        "moc none+chain": moc(context="none", fusion="chain"),
+    }
+    for how in ("eager", "grouped_mm"):
+        layer = mixtral(d, expert, args.experts, args.top_k, how)
+        if layer is not None:
+            layers[f"Mixtral {how}"] = layer
+    if args.full:
+        meeting = {"context": "full", "context_heads": args.heads}
+        layers["moc full+attend"] = moc(**meeting)
+        layers["moc full+attend, chosen learn"] = moc(full_gradient="chosen", **meeting)
+        layers[STRAIGHTFORWARD] = StraightforwardMoC(d, expert, args.experts, args.top_k, args.heads)
+    if args.only:
+        layers = {name: layer for name, layer in layers.items() if any(word in name for word in args.only)}
+    return layers
+
+
 def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -108,37 +146,18 @@ def main() -> None:
     parser.add_argument("--experts", type=int, default=8)
     parser.add_argument("--top-k", type=int, default=2)
     parser.add_argument("--hidden", type=int, help="hidden width of one expert; default 3 d")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--heads", type=int, default=1, help="of the full context and of the straightforward form")
+    parser.add_argument("--rounds", type=int, default=5, help="0: no times")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=["fp32", "bf16", "both"], default="both")
     parser.add_argument("--full", action="store_true", help="also the full context and the straightforward form (slow)")
+    parser.add_argument("--only", nargs="+", help="only cases whose names hold one of these words")
+    parser.add_argument("--memory", action="store_true", help="also what is kept for the backward pass, and the peak")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    d, heads = args.d, max(args.d // 64, 1)
-    expert = args.hidden or 3 * d
-    width = args.top_k * expert
-    dims = Dims(0, d, 8, heads, heads, d // heads, width, args.tokens)
-    sparse = {"num_experts": args.experts, "top_k": args.top_k, "expert_dim": expert}
-
-    def moc(**fields: object) -> nn.Module:
-        return CollaborativeExperts(MoCConfig.model_validate({**sparse, **fields}), dims)
-
-    layers: dict[str, nn.Module] = {
-        "dense": Dense(d, width),
-        "plain MoE": PlainMoE(d, expert, args.experts, args.top_k),
-        "moc none+sum": moc(context="none", fusion="sum"),
-        "moc low_rank+sum": moc(context="low_rank", fusion="sum"),
-        "moc low_rank+attend": moc(),
-    }
-    for how in ("eager", "grouped_mm"):
-        layer = mixtral(d, expert, args.experts, args.top_k, how)
-        if layer is not None:
-            layers[f"Mixtral {how}"] = layer
-    if args.full:
-        layers["moc full+attend"] = moc(context="full")
-        layers["straightforward MoC"] = StraightforwardMoC(d, expert, args.experts, args.top_k, heads)
-    x = torch.randn(args.batch, args.tokens, d)
+    layers = cases(args)
+    x = torch.randn(args.batch, args.tokens, args.d)
     positions = torch.arange(args.tokens).expand(args.batch, -1)
     for name, low in (("fp32", False), ("bf16", True)):
         if args.dtype not in (name, "both"):
@@ -160,16 +179,36 @@ def main() -> None:
 
             return run
 
-        times = rounds({key: step(layer) for key, layer in layers.items()}, args.rounds, args.threads)
-        parameters = {p.untyped_storage().data_ptr() for layer in layers.values() for p in layer.parameters()}
-        notes = {}
-        for key, layer in layers.items():
-            notes[key] = f"keeps {saved_bytes(lambda layer=layer: forward(layer), parameters) / 2**20:7.1f} MiB"
-            if isinstance(layer, CollaborativeExperts):
-                notes[key] += f", {layer.flops_per_token(args.tokens) / 1e6:.2f} MFLOP per token forward"
-        title = f"{name}, d {d}, T {args.tokens}, B {args.batch}, {args.threads} thread(s), forward + backward"
-        print_table(title + ", against dense", times, "dense", notes)
-        print_table("the same against plain sparse MoE (moc none+sum)", times, "moc none+sum")
+        notes = {
+            key: f"{layer.flops_per_token(args.tokens) / 1e6:.2f} MFLOP per token forward"
+            for key, layer in layers.items()
+            if isinstance(layer, CollaborativeExperts)
+        }
+        print(f"\n{name}, d {args.d}, T {args.tokens}, B {args.batch}, {args.threads} thread(s), forward + backward")
+        if args.rounds:
+            times = rounds({key: step(layer) for key, layer in layers.items()}, args.rounds, args.threads)
+            for base in ("dense", "moc none+sum", STRAIGHTFORWARD):
+                if base in times:
+                    print_table(f"against {base}", times, base, notes)
+                    notes = {}
+        if args.memory:
+            print_memory(layers, forward, step)
+
+
+def print_memory(
+    layers: dict[str, nn.Module],
+    forward: Callable[[nn.Module], Tensor],
+    step: Callable[[nn.Module], Callable[[], None]],
+) -> None:
+    """What autograd keeps for the backward pass, and by how much the process grows at most."""
+    parameters = {p.untyped_storage().data_ptr() for layer in layers.values() for p in layer.parameters()}
+    print("\nmemory")
+    for key, layer in layers.items():
+        kept = saved_bytes(lambda layer=layer: forward(layer), parameters) / 2**20
+        step(layer)()  # the gradients of the weights are there before and after
+        print(
+            f"  {key:{max(map(len, layers))}}  keeps {kept:7.1f} MiB, peak {peak_bytes(step(layer)) / 2**20:7.1f} MiB"
+        )
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def demo_key(plugins: Plugins, seconds: float | None) -> str:
     registry = plugins.registry
     layers = [
         [c.kind, c.name, c.version, c.distribution, c.distribution_version, c.place, dict(c.default)]
-        for name in model_components(plugins.registry)
+        for name in model_components(plugins)
         for c in find_components(registry, name)
     ]
     corpus = [[Path(path).name, integrity.hash_file(path)] for path in corpus_files()]
@@ -102,7 +102,7 @@ def demo_model(
         if not rebuild and _is_whole(folder, say):
             return folder  # another process has made it meanwhile
         begin = time.monotonic()
-        layers = ", ".join(model_components(plugins.registry)) or t("demo.plain")
+        layers = ", ".join(model_components(plugins)) or t("demo.plain")
         say(t("demo.building", layers=layers, seconds=round(seconds or RECIPE["max_seconds"])))
         _build(plugins, folder, seconds, device)
         say(t("demo.built", seconds=round(time.monotonic() - begin)))
@@ -152,7 +152,7 @@ def _build(plugins: Plugins, folder: Path, seconds: float | None, device: str) -
         run_dir=run,
         train_data=(str(data),),
         valid_fraction=0,
-        new_model=NewModel(preset=RECIPE["preset"], components=tuple(model_components(plugins.registry))),
+        new_model=NewModel(preset=RECIPE["preset"], components=tuple(model_components(plugins))),
         valid_every=0,
         checkpoint_every=0,
         preflight=False,

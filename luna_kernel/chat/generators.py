@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ class LunaGenerator(Generator):
     """A Luna model that answers in its dialogue template.
 
     The decode state (KV cache, SSM state) is kept between turns: when the next prompt begins with what the model has
-    seen, only the rest is read. Control ids come from the template alone.
+    seen, under the same conditions, only the rest is read. Control ids come from the template alone.
 
     Args:
         opened: the model with its tokenizer and manifest.
@@ -37,6 +37,7 @@ class LunaGenerator(Generator):
     name = "luna"
 
     def __init__(self, opened: OpenedModel) -> None:
+        from luna_kernel.data.conditions import ConditionSpace
         from luna_kernel.data.dialogue import DialogueTemplate
 
         if opened.tokenizer is None:
@@ -52,6 +53,10 @@ class LunaGenerator(Generator):
         self._state: Any = None
         self._seen: list[int] = []
         """The ids that `_state` has read."""
+        known = {**self.model.condition_names, **opened.manifest.conditions}
+        self._space = ConditionSpace(self.model.conditions, known)
+        self._told: dict[str, list[float]] = {}
+        """The condition vectors that `_state` was made under."""
 
     @classmethod
     def open(cls, model: str | None, *, plugins: Plugins, device: str = "cpu") -> LunaGenerator:
@@ -67,12 +72,18 @@ class LunaGenerator(Generator):
         """Tokens that prompt and answer may have together."""
         return self._max_positions
 
+    @property
+    def conditions(self) -> Mapping[str, Sequence[str]]:
+        """What the model reads, with the names that it was trained with."""
+        return {name: self._space.names.get(name, ()) for name in self._space.widths}
+
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens that `messages` cost in the prompt."""
         return self.template.count(messages)
 
     def generate(self, turn: Turn, stop: Callable[[], bool]) -> Iterator[Event]:
         """Stream the thinking part, if it was asked for and the model knows how, and the answer."""
+        self._tell(turn)
         messages, left_out = self.fit(turn)
         if left_out:
             turn.notes["prompt"] = {"messages_left_out": left_out}
@@ -142,6 +153,7 @@ class LunaGenerator(Generator):
             should_stop=stop,
             state=state,
             read_ids=prompt[: len(prompt) - len(rest)],
+            condition=self._condition(),
         )
         try:
             for id_ in run:
@@ -159,6 +171,23 @@ class LunaGenerator(Generator):
         if rest_of_text:
             yield rest_of_text
         turn.stop_reason = "stop_string" if text.stopped else _STOP_REASONS[run.finish_reason or "stopped"]
+
+    # --- conditions ----------------------------------------------------------------------------------------------
+
+    def _tell(self, turn: Turn) -> None:
+        """Take up the turn's conditions; what was read under others does not count as read.
+
+        Raises:
+            UsageError: the model does not read one of them, or has no such name in it.
+        """
+        told = {name: self._space.vector(name, value) for name, value in turn.conditions.items()}
+        if told != self._told:
+            self._told, self._seen = told, []
+
+    def _condition(self) -> dict[str, Any]:
+        """The condition vectors (1, C)."""
+        weight = self.model.embedding.weight
+        return {name: weight.new_tensor([vector]) for name, vector in self._told.items()}
 
     # --- decode state --------------------------------------------------------------------------------------------
 

@@ -86,6 +86,8 @@ class Session:
         self.options = options or SessionOptions()
         self.id = secrets.token_hex(16)
         self.turns: list[Turn] = []
+        self.conditions: dict[str, Any] = {}
+        """What the model is told of the conversation besides its text; see `set_condition`."""
         self.closing = False
         """Set by `/exit`: whoever runs the conversation ends it."""
         self._name: str | None = None
@@ -148,6 +150,9 @@ class Session:
             raise ValueError("this session is answering another question")
         self._stop.clear()
         turn = Turn(query=query, sampling=self.options.sampling, think=self.options.show_thinking)
+        if self.conditions:
+            turn.conditions = dict(self.conditions)
+            turn.notes["conditions"] = dict(self.conditions)
         if self.options.context:
             turn.system.append(self.options.context)
         return _Answer(self._answer(turn), self._busy)
@@ -208,6 +213,29 @@ class Session:
         except LunaError as error:
             return Notice(t("store.not_kept", reason=error.text))
         return None
+
+    def set_condition(self, name: str, value: Any) -> None:
+        """Tell the model a condition of the conversation from the next turn on, such as `domain` = `saude`.
+
+        Args:
+            name: of the condition.
+            value: a word, weights by name, or numbers; None takes the condition away.
+
+        Raises:
+            UsageError: the generator does not read it, or has no such name in it; names the nearest.
+        """
+        from luna_kernel.data.conditions import read_value, unknown_condition, unknown_name
+
+        known = self.generator.conditions
+        if name not in known:
+            raise unknown_condition(name, known)
+        for word in () if value is None else read_value(name, value):
+            if word not in known[name]:
+                raise unknown_name(name, word, known[name])
+        if value is None:
+            self.conditions.pop(name, None)
+        else:
+            self.conditions[name] = value
 
     # --- conversation --------------------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ def create(app: App, /, **given: Any) -> None:
 
     def plan(vocab_size: int) -> Blueprint:
         return Blueprint.from_preset(
-            given["preset"], registry, vocab_size=vocab_size, components=model_components(registry), place=places,
+            given["preset"], registry, vocab_size=vocab_size, components=model_components(app.plugins()), place=places,
             dims=dims,
         )  # fmt: skip
 

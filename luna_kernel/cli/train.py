@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ _FIELDS = ("epochs", "max_steps", "max_seconds", "learning_rate", "batch_size")
 @option("--batch-size", type=click.IntRange(1), help=lambda: t("train.batch_size"))
 @option("--optimizer", metavar="NAME", help=lambda: t("train.optimizer"))
 @option("--objective", metavar="NAME", help=lambda: t("train.objective"))
+@option("--callback", multiple=True, metavar="NAME|JSON", help=lambda: t("train.callback"))
 @option("--run-dir", type=click.Path(path_type=Path), help=lambda: t("train.run_dir"))
 @option("--skip-bad", is_flag=True, help=lambda: t("train.skip_bad"))
 @option("--resume/--fresh", default=None, help=lambda: t("train.resume"))
@@ -67,6 +69,8 @@ def _overrides(given: dict[str, Any]) -> dict[str, Any]:
     fields = {key: given[key] for key in _FIELDS if given[key] is not None}
     fields |= {key: tuple(given[key]) for key in ("train_data", "valid_data") if given[key]}
     fields |= {key: {"name": given[key]} for key in ("optimizer", "objective") if given[key]}
+    if given["callback"]:
+        fields["callbacks"] = tuple(map(_node, given["callback"]))
     if given["run_dir"] is not None:
         fields["run_dir"] = given["run_dir"]
     if given["skip_bad"]:
@@ -74,6 +78,17 @@ def _overrides(given: dict[str, Any]) -> dict[str, Any]:
     if given["device"] != "auto":
         fields["device"] = given["device"]
     return fields
+
+
+def _node(text: str) -> dict[str, Any]:
+    """A component as it is typed: its name, or a JSON object with `name` and fields."""
+    if not text.lstrip().startswith("{"):
+        return {"name": text}
+    try:
+        node: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise UsageError(t("train.bad_callback", text=text, reason=error), hint=t("train.bad_callback.hint")) from None
+    return node
 
 
 def _from_file(app: App, path: str, given: dict[str, Any]) -> TrainConfig:

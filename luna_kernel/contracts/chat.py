@@ -9,7 +9,7 @@ control tokens: only the dialogue template makes those.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +106,9 @@ class Turn:
     sampling: Sampling = field(default_factory=Sampling)
     think: bool = False
     """Whether the person wants the model to think first, if it knows how."""
+    conditions: dict[str, Any] = field(default_factory=dict)
+    """What the model is told besides the text, by name: a word, weights by name or numbers (`{"domain": "saude"}`); see
+    `luna_kernel.data.conditions`. A copy of the session's; a step may change it before the answer."""
     answer: str = ""
     thinking: str = ""
     citations: list[Citation] = field(default_factory=list)
@@ -159,6 +162,11 @@ class Generator(ABC):
     def generate(self, turn: Turn, stop: Callable[[], bool]) -> Iterator[Event]:
         """Stream the answer to `turn` (its system, history, passages, query and sampling) and fill its `stop_reason`
         and `usage`. Ask `stop()` at least once per token and end with `stop_reason="interrupted"` when it is true."""
+
+    @property
+    def conditions(self) -> Mapping[str, Sequence[str]]:
+        """The conditions that it reads, each with the names of its dimensions."""
+        return {}
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens that `messages` cost in this generator's prompt; the default estimates from characters."""

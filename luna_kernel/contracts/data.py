@@ -56,6 +56,8 @@ class Record:
     text: str | None = None
     place: str = ""
     """`file:line`, for errors."""
+    condition: dict[str, dict[str, float]] | None = None
+    """What is known from outside the text: weights of named dimensions by condition (`{"domain": {"saude": 1.0}}`)."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class ReadResult:
         return cls(
             documents=[Document(**item) for item in data["documents"]],
             records=[
-                Record(tuple(Message(**m) for m in item["messages"]), item["text"], item["place"])
+                Record(tuple(Message(**m) for m in item["messages"]), item["text"], item["place"], item["condition"])
                 for item in data["records"]
             ],
             bad=[BadRecord(**item) for item in data["bad"]],

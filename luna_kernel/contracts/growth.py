@@ -1,17 +1,19 @@
 """Adapters and growers: what changes a model that exists.
 
 An adapter sits beside a frozen layer and learns; a grower makes a model larger. Both leave the function as it is at
-birth: the output before equals the output after, to the bit for an adapter, to rounding for a grower.
+birth: the output before equals the output after, to the bit for an adapter and for new blocks, to rounding for width.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from luna_kernel.plugins.registry import Registry
 
 
 class Adapter(nn.Module, ABC):
@@ -35,24 +37,43 @@ class Adapter(nn.Module, ABC):
 
 @dataclass
 class Grown:
-    """A model in the making: three things that change together."""
+    """A model in the making: things that change together."""
 
     blueprint: dict[str, Any]
+    """As `Blueprint.to_json` gives it, every field of every configuration written out."""
     weights: dict[str, Tensor]
-    optimizer_state: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    """By parameter name; a new parameter has none."""
+    """The model's `state_dict`, buffers included."""
+    optimizer_state: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What optimisers keep, by parameter name; a new parameter has none, so it begins with zero moments."""
+    births: dict[str, int] = field(default_factory=dict)
+    """By parameter name: the `step` at which it was added. Absent: it was there from the start. What is in here has a
+    learning rate and a warm-up of its own; a grower enters what it adds, and keeps the entries of what it renames."""
+    step: int = 0
+    """Steps done."""
 
 
 class Grower(ABC):
-    """A pure transformation between two steps of training: nothing that it is given is changed."""
+    """A pure transformation between two steps of training: nothing that it is given is changed.
+
+    The loop compares the logits before and after on a probe batch, in float32, and refuses a growth that changes them
+    by more than `tolerance`. What it draws comes from torch's generator, which the loop seeds by seed and step.
+    """
+
+    tolerance: ClassVar[float | None] = 1e-5
+    """Largest difference of a logit, relative to the largest logit; 0: to the bit. None: it changes the function by
+    design; the difference is reported."""
 
     def __init__(self, config: Any = None) -> None:
         self.config = config
 
     @abstractmethod
-    def should_grow(self, step: int, metrics: Mapping[str, float]) -> bool:
-        """Whether now is the time."""
+    def grow(self, model: Grown, registry: Registry) -> Grown:
+        """The larger model.
 
-    @abstractmethod
-    def grow(self, model: Grown) -> Grown:
-        """The larger model. The loop compares both on a probe batch and refuses a growth that changes the output."""
+        Args:
+            model: what is there; to be left alone, but tensors that stay as they are may be handed on.
+            registry: the components of the plugins that are on, to ask layers (`ModelPart.output_parameters`).
+
+        Raises:
+            LunaError: a layer of the model cannot be grown this way; names it and its place.
+        """

@@ -20,8 +20,9 @@ The conformance suite (`luna_kernel.testing`) holds a layer to all of this in th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +47,11 @@ class Context:
     segment_ids: Tensor | None = None
     """(B, T) int; tokens see only tokens of their own segment. 0 is padding. None: one segment, no padding."""
     condition: dict[str, Tensor] = field(default_factory=dict)
-    """Named vectors from outside, (B, C) or (B, T, C): emotion, persona, domain."""
+    """Named vectors from outside, (B, C) or (B, T, C): emotion, persona, domain. A missing one counts as zeros."""
     position: Position | None = None
     """The model's position scheme, for mixers that use one."""
+    tokens: Tensor | None = None
+    """(B, T) int64, the ids that the model was given; set by the decoder. None when a layer runs on its own."""
     layer: int = 0
     """Index of the block."""
     state: Any = None
@@ -57,6 +60,15 @@ class Context:
     metrics: dict[str, Tensor] = field(default_factory=dict)
     shared: dict[Any, Any] = field(default_factory=dict)
     """For tensors that several layers derive from the fields above (masks, cos/sin): computed once per pass."""
+
+    def condition_rows(self, name: str) -> Tensor | None:
+        """The vectors `condition[name]` as one row per token, (B·T, C), or None if nobody gave them."""
+        value = self.condition.get(name)
+        if value is None:
+            return None
+        B, T = self.positions.shape
+        rows = value if value.dim() == 3 else value[:, None]
+        return rows.expand(B, T, rows.shape[-1]).reshape(B * T, -1)
 
     def add_loss(self, name: str, value: Tensor) -> None:
         """Add `value`, a scalar, mean per token and already multiplied by its weight, to the training loss.
@@ -73,15 +85,27 @@ class Context:
 class ModelPart(nn.Module, ABC):
     """What layers, position schemes and modulators share.
 
-    Args of the constructor: `config`, the component's validated pydantic model (None if it has none), and `dims`.
+    Args of the constructor: `config`, the component's validated pydantic model (None if it has none), and `dims`; for
+    each component nested in it, by keyword, what builds that component.
     Build parameters with `torch.empty`, fill them in `reset_parameters`, and let the constructor call it: then the
     part can be made on the meta device and filled from a file. Matrices start with `dims.init_std`, those that write
     into the residual stream with `dims.residual_std`; `luna_kernel.model.linear.Linear` does both. A buffer that is
     not saved (`persistent=False`) is zeros when a model is opened: keep counters there, and compute tables on use.
 
+    A part that is made of other components says which fields of its configuration are their nodes. Each is handed to
+    the constructor under the field's name, to be called and kept there (None if the field is None):
+
+        nested = {"router": "router"}                           # field of the configuration -> kind
+
+        def __init__(self, config, dims, *, router):
+            self.router = router(dims, config.num_experts, config.top_k)
+
     An old version of a component is opened by a class method, if there is one:
     `migrate(weights, node, from_version) -> (weights, node)`, both of one place, names without its prefix.
     """
+
+    nested: ClassVar[Mapping[str, str]] = {}
+    """Fields of the configuration that hold the node of another component, with its kind."""
 
     def reset_parameters(self) -> None:
         """Fill every parameter afresh. The default asks each child; override it for parameters of the part's own."""
@@ -89,6 +113,26 @@ class ModelPart(nn.Module, ABC):
             reset = getattr(child, "reset_parameters", None)
             if reset is not None:
                 reset()
+
+    def output_parameters(self) -> tuple[str, ...]:
+        """Names of the part's own parameters (relative to it) through which all that it does goes out.
+
+        With all of them zero a layer gives exact zeros and a modulator is the identity, and a gradient still reaches
+        them: growth copies a block and sets them to zero. Empty: the part does not say, and such a growth is refused.
+        """
+        return ()
+
+    def conditions(self) -> Mapping[str, int]:
+        """{name: C} of the vectors that the part itself, its children left aside, reads from `ctx.condition`.
+
+        Training fills them from data that have them, a chat from what is said of the conversation."""
+        return {}
+
+    def condition_names(self) -> Mapping[str, Sequence[str]]:
+        """{name: what its first dimensions are called} of conditions whose meaning the part fixes, such as emotions.
+
+        The names of other conditions are found in the data of the training."""
+        return {}
 
     def make_state(self, batch: int, max_length: int, dtype: torch.dtype, device: torch.device) -> Any:
         """A fresh decode state for `batch` requests of up to `max_length` tokens, or None if the part keeps none.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from luna_kernel.data.dialogue import DialogueTemplate
     from luna_kernel.data.token_store import Sample
     from luna_kernel.train.engine import TensorBatch
+    from luna_kernel.train.growth import Growth
     from luna_kernel.train.loop import TrainRun
 
 
@@ -87,7 +88,7 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: TensorBatch) -> LossSum:
-        """The summed loss of a micro-batch."""
+        """The summed loss of a micro-batch. Hand `batch.condition` to the model: layers may read it."""
 
 
 class Schedule(ABC):
@@ -126,6 +127,9 @@ class Callback(ABC):  # noqa: B024 - every method is optional
 
     def eval_end(self, run: TrainRun, metrics: Mapping[str, float]) -> None:  # noqa: B027 - optional
         """The held-out data was measured."""
+
+    def grown(self, run: TrainRun, growth: Growth) -> None:  # noqa: B027 - optional
+        """The model became larger: `run.model` and `run.optimizers` are new objects."""
 
     def should_stop(self, run: TrainRun) -> str | None:
         """A reason to end after this step, or None."""

@@ -13,12 +13,13 @@ Shape letters: B rows, T tokens per row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from luna_kernel.data.conditions import ConditionSpace
 from luna_kernel.data.order import Order
 from luna_kernel.data.token_store import TokenStore
 
@@ -43,6 +44,8 @@ class Batch:
     """Position of its first piece."""
     end: int
     """Position after its last piece: where the next batch starts."""
+    conditions: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """(B, T, C) by name: each token has the vector of its own sample, padding zeros."""
 
     @property
     def num_targets(self) -> int:
@@ -58,7 +61,8 @@ class Batch:
         """Some rows of the batch: a micro-batch, or one process's share."""
         cut = slice(begin, end)
         parts = (self.tokens[cut], self.targets[cut], self.weights[cut], self.segment_ids[cut], self.positions[cut])
-        return Batch(*parts, start=self.start, end=self.end)
+        conditions = {name: values[cut] for name, values in self.conditions.items()}
+        return Batch(*parts, start=self.start, end=self.end, conditions=conditions)
 
 
 class Batches:
@@ -71,6 +75,7 @@ class Batches:
         seed: of the order.
         shuffle: without it, samples come as they are stored.
         pad_id: what padding holds; it is never a target and never seen.
+        space: the conditions that the model reads; those that the samples have are in the batches.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class Batches:
         seed: int = 0,
         shuffle: bool = True,
         pad_id: int = 0,
+        space: ConditionSpace | None = None,
     ) -> None:
         if batch_size < 1 or sequence_length < 1:
             raise ValueError("batch_size and sequence_length must be at least 1")
@@ -94,10 +100,15 @@ class Batches:
         self._firsts: Ints = np.cumsum(pieces) - pieces
         self.num_pieces = int(pieces.sum())
         self.order = Order(self.num_pieces, seed, shuffle=shuffle)
+        self._columns = {} if space is None else _columns(store, space)
+
+    def sample_of(self, number: int) -> int:
+        """The sample that piece `number` is cut from."""
+        return number if self._simple else int(np.searchsorted(self._firsts, number, side="right")) - 1
 
     def piece(self, number: int) -> tuple[int, int]:
         """(start, end) in the store of piece `number`: the tokens that are read; the targets are one further."""
-        sample = number if self._simple else int(np.searchsorted(self._firsts, number, side="right")) - 1
+        sample = self.sample_of(number)
         first, last = int(self.store.offsets[sample]), int(self.store.offsets[sample + 1]) - 1
         start = first + (number - int(self._firsts[sample])) * self.sequence_length
         return start, min(start + self.sequence_length, last)
@@ -106,16 +117,17 @@ class Batches:
         """The batch that starts at `position`, up to position `limit` at most."""
         B, T = self.batch_size, self.sequence_length
         room = [T] * B
-        plan: list[tuple[int, int, int]] = []
+        plan: list[tuple[int, int, int, int]] = []
         end = position
         open_rows = 0  # rows before it are full
         while limit is None or end < limit:
-            start, stop = self.piece(self.order[end])
+            number = self.order[end]
+            start, stop = self.piece(number)
             length = stop - start
             row = next((r for r in range(open_rows, B) if room[r] >= length), -1)
             if row < 0:
                 break
-            plan.append((row, start, stop))
+            plan.append((row, start, stop, number))
             room[row] -= length
             end += 1
             while open_rows < B and room[open_rows] == 0:
@@ -124,7 +136,7 @@ class Batches:
                 break
         return self._fill(plan, position, end)
 
-    def _fill(self, plan: list[tuple[int, int, int]], position: int, end: int) -> Batch:
+    def _fill(self, plan: list[tuple[int, int, int, int]], position: int, end: int) -> Batch:
         B, T = self.batch_size, self.sequence_length
         tokens = np.full((B, T), self.pad_id, dtype=np.int64)
         targets = np.zeros((B, T), dtype=np.int64)
@@ -132,7 +144,8 @@ class Batches:
         segments = np.zeros((B, T), dtype=np.int64)
         positions = np.zeros((B, T), dtype=np.int64)
         used, count = [0] * B, [0] * B
-        for row, start, stop in plan:
+        conditions = {name: np.zeros((B, T, width), dtype=np.float32) for name, (width, _) in self._columns.items()}
+        for row, start, stop, number in plan:
             ids, mask = self.store.read(start, stop + 1)
             begin, length = used[row], stop - start
             count[row] += 1
@@ -143,7 +156,12 @@ class Batches:
             segments[row, cut] = count[row]
             positions[row, cut] = np.arange(length)
             used[row] = begin + length
-        return Batch(tokens, targets, weights, segments, positions, position, end)
+            if conditions:
+                dimensions, values = self.store.condition(self.sample_of(number))
+                for name, (_, columns) in self._columns.items():
+                    own = columns[dimensions] >= 0
+                    conditions[name][row, cut][:, columns[dimensions[own]]] = values[own]
+        return Batch(tokens, targets, weights, segments, positions, position, end, conditions)
 
     def from_position(self, position: int = 0) -> Iterator[Batch]:
         """Batch after batch from `position` on, without end."""
@@ -160,3 +178,23 @@ class Batches:
             batch = self.at(position, limit=last)
             yield batch
             position = batch.end
+
+
+def _columns(store: TokenStore, space: ConditionSpace) -> dict[str, tuple[int, Ints]]:
+    """Of each condition that the model reads and the store has: its width C, and the column of every dimension of the
+    store, -1 for those of other conditions.
+
+    Raises:
+        ValueError: the store has a name that the space lacks.
+    """
+    found: dict[str, tuple[int, Ints]] = {}
+    for number, (condition, name) in enumerate(store.dimensions):
+        if condition not in space.widths:
+            continue
+        column = space.column(condition, name)
+        if column is None:
+            raise ValueError(f"the space lacks {name!r} of the condition {condition!r}")
+        if condition not in found:
+            found[condition] = (space.widths[condition], np.full(len(store.dimensions), -1, dtype=np.int64))
+        found[condition][1][number] = column
+    return found

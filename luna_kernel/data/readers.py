@@ -10,6 +10,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
@@ -17,6 +18,7 @@ from luna_kernel.base.encodings import decode, looks_binary
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.data import BadRecord, Document, Message, Reader, ReadResult, Record, Role
+from luna_kernel.data.conditions import read_conditions
 
 t = catalogue(__package__)
 
@@ -97,7 +99,8 @@ class JsonlReader(Reader):
     """One JSON object per line: `messages` (role, content, thinking), a question and its answer, or `text`.
 
     Questions: prompt, instruction (with `input`), question, pergunta. Answers: response, output, completion, answer,
-    resposta. `system` may stand beside them. ShareGPT's `conversations` (from, value) are messages too.
+    resposta. `system` may stand beside them. ShareGPT's `conversations` (from, value) are messages too. `condition`
+    may stand beside any of them; see `luna_kernel.data.conditions`.
     """
 
     extensions = (".jsonl", ".ndjson")
@@ -111,7 +114,7 @@ class JsonlReader(Reader):
                 continue
             place = f"{source}:{number}"
             try:
-                result.records.append(record_of(_parse(line), place))
+                result.records.append(_conditioned(_parse(line), place))
             except _BadLineError as error:
                 result.bad.append(BadRecord(place, str(error)))
         return result
@@ -150,6 +153,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _constant(name: str) -> Any:
     raise _BadLineError(t("read.json_constant", name=name))
+
+
+def _conditioned(item: Any, place: str) -> Record:
+    record = record_of(item, place)
+    if "condition" not in item:
+        return record
+    try:
+        return replace(record, condition=read_conditions(item["condition"]))
+    except UsageError as error:
+        raise _BadLineError(error.text) from error
 
 
 def record_of(item: Any, place: str) -> Record:

@@ -3,12 +3,15 @@
 A store is a folder: `tokens.bin` (uint16 or uint32, little-endian), `offsets.bin` (int64, one more than there are
 samples), `mask.bin` (one bit per token: is it a target of training? absent if all are), and `store.json`, which
 records the hash of each and is written last. A store is never changed: other data make another one.
+
+Samples with conditions add `conditions.bin`, pairs of a dimension (int32, its number in `conditions` of the manifest)
+and its value (float32), without zeros, and `condition_offsets.bin` (int64, one more than there are samples).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,16 +29,20 @@ t = catalogue(__package__)
 FORMAT = 1
 MANIFEST = "store.json"
 TOKENS, OFFSETS, MASK = "tokens.bin", "offsets.bin", "mask.bin"
+CONDITIONS, CONDITION_OFFSETS = "conditions.bin", "condition_offsets.bin"
+ENTRY = np.dtype([("dimension", "<i4"), ("value", "<f4")])
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The ids of one dialogue or document, and which of them are targets (None: all)."""
+    """The ids of one dialogue or document, which of them are targets (None: all), and its conditions, if any."""
 
     ids: Sequence[int]
     mask: Sequence[bool] | None = None
+    condition: Mapping[str, Mapping[str, float]] | None = None
+    """Weights of named dimensions by condition, as in `Record`."""
 
 
 class TokenStore:
@@ -53,6 +60,12 @@ class TokenStore:
         self._mask: Array | None = None
         if (folder / MASK).is_file():
             self._mask = np.memmap(folder / MASK, dtype=np.uint8, mode="r")
+        self.dimensions: list[tuple[str, str]] = [(first, second) for first, second in manifest.get("conditions", [])]
+        """(condition, name) of each dimension that a sample has."""
+        self._entries: Array | None = None
+        if (folder / CONDITIONS).is_file():
+            self._entries = np.memmap(folder / CONDITIONS, dtype=ENTRY, mode="r")
+            self._entry_offsets: Array = np.memmap(folder / CONDITION_OFFSETS, dtype="<i8", mode="r")
 
     @property
     def lengths(self) -> Array:
@@ -71,6 +84,21 @@ class TokenStore:
     def sample(self, index: int) -> tuple[Array, Array]:
         """Ids (n,) int64 and mask (n,) bool of one sample."""
         return self.read(int(self.offsets[index]), int(self.offsets[index + 1]))
+
+    def condition(self, index: int) -> tuple[Array, Array]:
+        """What is not 0 of one sample: indices (n,) into `dimensions`, and their values (n,) float32."""
+        if self._entries is None:
+            return np.zeros(0, dtype="<i4"), np.zeros(0, dtype="<f4")
+        entries = self._entries[int(self._entry_offsets[index]) : int(self._entry_offsets[index + 1])]
+        return entries["dimension"], entries["value"]
+
+    @property
+    def condition_names(self) -> dict[str, list[str]]:
+        """The names that the samples use, by condition."""
+        names: dict[str, list[str]] = {}
+        for condition, name in self.dimensions:
+            names.setdefault(condition, []).append(name)
+        return names
 
     def digests(self) -> set[bytes]:
         """A hash of each sample's ids, to find what two stores share."""
@@ -129,11 +157,12 @@ class TokenStore:
         """
         dtype = "<u2" if vocab_size <= 1 << 16 else "<u4"
         offsets, targets, dropped, masked = [0], 0, 0, False
-        bits = _BitWriter()
+        bits, conditions = _BitWriter(), _ConditionWriter()
         with durable.replace_folder(folder, marker=MANIFEST) as new:
             with ExitStack() as files:
                 tokens = files.enter_context(durable.create_file(new / TOKENS))
                 mask_file = files.enter_context(durable.create_file(new / MASK))
+                entry_file = None
                 for sample in samples:
                     ids = np.asarray(sample.ids, dtype=np.int64)
                     mask = np.ones(len(ids), bool) if sample.mask is None else np.asarray(sample.mask, dtype=bool)
@@ -147,12 +176,19 @@ class TokenStore:
                     masked = masked or not mask.all()
                     targets += int(mask[1:].sum())
                     offsets.append(offsets[-1] + len(ids))
+                    entries = conditions.push(sample.condition)
+                    if entries:
+                        if entry_file is None:
+                            entry_file = files.enter_context(durable.create_file(new / CONDITIONS))
+                        entry_file.write(entries)
                 mask_file.write(bits.flush())
             if not masked:
                 durable.remove_file(new / MASK)
             if len(offsets) == 1:
                 raise UsageError(t("store.empty"))
             durable.write_bytes(new / OFFSETS, np.asarray(offsets, dtype="<i8").tobytes())
+            if entry_file is not None:
+                durable.write_bytes(new / CONDITION_OFFSETS, np.asarray(conditions.offsets, dtype="<i8").tobytes())
             manifest = {
                 "format": FORMAT,
                 "key": key,
@@ -163,10 +199,38 @@ class TokenStore:
                 "targets": targets,
                 "dropped": dropped,
                 "facts": None if facts is None else facts(),
+                **({"conditions": conditions.dimensions} if conditions.dimensions else {}),
                 "files": integrity.seal(new, exclude=[MANIFEST]),
             }
             durable.write_json(new / MANIFEST, manifest)
         return cls(Path(folder), manifest)
+
+
+class _ConditionWriter:
+    """Conditions of many samples as entries; dimensions are numbered as they are first seen."""
+
+    def __init__(self) -> None:
+        self.offsets = [0]
+        self._numbers: dict[tuple[str, str], int] = {}
+
+    @property
+    def dimensions(self) -> list[list[str]]:
+        """(condition, name) of each dimension, by its number."""
+        return [list(key) for key in self._numbers]
+
+    def push(self, condition: Mapping[str, Mapping[str, float]] | None) -> bytes:
+        """The entries of the next sample."""
+        if not condition:
+            self.offsets.append(self.offsets[-1])
+            return b""
+        entries = [
+            (self._numbers.setdefault((name, dimension), len(self._numbers)), value)
+            for name, weights in condition.items()
+            for dimension, value in weights.items()
+        ]
+        entries = [entry for entry in entries if entry[1]]
+        self.offsets.append(self.offsets[-1] + len(entries))
+        return np.array(entries, dtype=ENTRY).tobytes()
 
 
 class _BitWriter:

@@ -53,6 +53,10 @@ class Attention(Layer):
         out: Tensor = self.out(y.transpose(1, 2).reshape(B, T, -1).to(x.dtype))
         return out
 
+    def output_parameters(self) -> tuple[str, ...]:
+        """The output's matrix, and its bias."""
+        return ("out.weight",) if self.out.bias is None else ("out.weight", "out.bias")
+
     def make_state(self, batch: int, max_length: int, dtype: torch.dtype, device: torch.device) -> KVCache:
         """An empty cache."""
         return KVCache((batch, self.num_kv_heads, self.head_dim), max_length, dtype, device, self.window)

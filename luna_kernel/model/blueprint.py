@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luna_kernel.base.errors import UsageError
@@ -24,6 +25,8 @@ from luna_kernel.plugins.registry import Component, Registry, suggest
 from .place import parse_place
 
 if TYPE_CHECKING:
+    from luna_kernel.plugins import Plugins
+
     from .table import BlockTable
 
 t = catalogue(__package__)
@@ -108,8 +111,26 @@ class Blueprint:
             found += [(f"blocks.{i}.modulators.{k}", node) for k, node in enumerate(block.modulators)]
         return found
 
+    def node_at(self, place: str) -> Node:
+        """The node at `place`, nested ones too: `blocks.1.ffn.router` is field `router` of the node of `blocks.1.ffn`.
+
+        Raises:
+            KeyError: there is none.
+        """
+        nodes = dict(self.nodes())
+        if place in nodes:
+            return nodes[place]
+        outer, _, field = place.rpartition(".")
+        node = self.node_at(outer)[field] if outer else None
+        if not isinstance(node, dict):
+            raise KeyError(place)
+        return node
+
     def with_node(self, place: str, node: Node) -> Blueprint:
-        """The same blueprint with another node at `place`."""
+        """The same blueprint with another node at `place`, which may be nested."""
+        if place not in dict(self.nodes()):
+            outer, _, field = place.rpartition(".")
+            return self.with_node(outer, {**self.node_at(outer), field: node})
         if place == "position":
             return dataclasses.replace(self, position=node)
         _, index, slot, *rest = place.split(".")
@@ -215,9 +236,19 @@ class _Builder:
         return Blueprint(self.dims, blocks, self.position, tie_embeddings, preset)
 
 
-def model_components(registry: Registry) -> list[str]:
-    """What the plugins that are on bring into a new model without being asked: components with a declared place."""
-    found = [c for c in registry if c.kind in MODEL_KINDS and c.place is not None]
+def model_components(plugins: Plugins) -> list[str]:
+    """What the plugins that are on bring into a new model without being asked: components with a declared place.
+
+    It counts for every plugin that the selection names. With `all`, the others' components count too, unless they say
+    `automatic=False`. A plugin that is on only because another one requires it brings nothing.
+    """
+    selection = plugins.selection
+    named = {*selection.named, *(Path(file).stem for file in selection.files)}
+    found = [
+        c
+        for c in plugins.registry
+        if c.kind in MODEL_KINDS and c.place is not None and (c.plugin in named or (selection.every and c.automatic))
+    ]
     names = [component.name for component in found]
     return [c.name if names.count(c.name) == 1 else f"{c.kind}:{c.name}" for c in found]
 

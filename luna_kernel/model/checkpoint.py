@@ -27,6 +27,7 @@ from luna_kernel.plugins.manifest import ComponentRecord, Manifest
 
 from .blueprint import Blueprint
 from .decoder import Decoder
+from .parts import Part
 from .weights_file import read_weights, write_weights
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def save_model(
         model: live, on any device but meta.
         plugins: those that the model was built with.
         tokenizer: goes into the folder too.
-        extra: `chat` and `training` of the manifest, and further keys that are kept as they are.
+        extra: `chat`, `training` and `conditions` of the manifest, and further keys that are kept as they are.
 
     Raises:
         StorageError: the disk refused; what was there before is whole.
@@ -161,7 +162,6 @@ def migrate(
     Raises:
         PluginError: the component is newer than the model and its class has no `migrate`.
     """
-    nodes = dict(blueprint.nodes())
     for record in manifest.components:
         component = plugins.registry.find(record.kind, record.name)
         if component is None or component.version == record.version:
@@ -175,7 +175,7 @@ def migrate(
         for place in record.places:
             prefix = f"{place}."
             own = {name.removeprefix(prefix): v for name, v in weights.items() if name.startswith(prefix)}
-            fields = {key: value for key, value in nodes[place].items() if key != "name"}
+            fields = {key: value for key, value in blueprint.node_at(place).items() if key != "name"}
             own, fields = change(own, fields, record.version)
             weights = {name: value for name, value in weights.items() if not name.startswith(prefix)}
             weights |= {prefix + name: value for name, value in own.items()}
@@ -188,12 +188,13 @@ def make_manifest(model: Decoder, plugins: Plugins, extra: Mapping[str, Any] | N
     own = {"format", "kernel", "blueprint", "components", "files"} & set(extra or {})
     if own:
         raise ValueError(f"extra claims keys of the manifest: {sorted(own)}")
-    further = {key: value for key, value in (extra or {}).items() if key not in ("chat", "training")}
+    further = {key: value for key, value in (extra or {}).items() if key not in ("chat", "training", "conditions")}
     return Manifest(
         blueprint=model.resolved_blueprint.to_json(),
         components=tuple(component_records(model, plugins)),
         chat=dict((extra or {}).get("chat", {})),
         training=dict((extra or {}).get("training", {})),
+        conditions={name: tuple(names) for name, names in (extra or {}).get("conditions", {}).items()},
         extra=further,
     )
 
@@ -206,7 +207,7 @@ def component_records(model: Decoder, plugins: Plugins) -> list[ComponentRecord]
     for part in model.parts:
         key = (part.component.kind, part.component.name)
         places.setdefault(key, []).append(part.place)
-        sizes[key] = sizes.get(key, 0) + sum(weight.numel() for weight in part.module.parameters())
+        sizes[key] = sizes.get(key, 0) + _own_size(part, model.parts)
     records = []
     for key, where in places.items():
         component = plugins.registry.find(*key)
@@ -228,12 +229,19 @@ def component_records(model: Decoder, plugins: Plugins) -> list[ComponentRecord]
     return records
 
 
+def _own_size(part: Part, parts: list[Part]) -> int:
+    """Weights of a part without those of the parts that are nested in it."""
+    nested = [other.module for other in parts if other.place.startswith(f"{part.place}.")]
+    theirs = {id(weight) for module in nested for weight in module.parameters()}
+    return sum(weight.numel() for weight in part.module.parameters() if id(weight) not in theirs)
+
+
 def _owner(model: Decoder, name: str) -> str:
-    for part in model.parts:
-        if name.startswith(f"{part.place}."):
-            component = part.component
-            return t("checkpoint.owner", kind=component.kind, name=component.name, place=part.place)
-    return t("checkpoint.owner_decoder")
+    owners = [part for part in model.parts if name.startswith(f"{part.place}.")]
+    if not owners:
+        return t("checkpoint.owner_decoder")
+    part = max(owners, key=lambda part: len(part.place))  # the innermost
+    return t("checkpoint.owner", kind=part.component.kind, name=part.component.name, place=part.place)
 
 
 def _open_tokenizer(folder: Path, manifest: Manifest) -> Tokenizer | None:

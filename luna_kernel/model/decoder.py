@@ -1,7 +1,8 @@
 """The decoder: embedding, pre-norm blocks, norm, head. In the Llama shape when the blocks hold the kernel's layers.
 
 Weights: `embedding.weight`, `blocks.N.mixer_norm.weight`, `blocks.N.mixer.*`, `blocks.N.ffn_norm.weight`,
-`blocks.N.ffn.*`, `blocks.N.modulators.K.*`, `norm.weight`, and `head.weight` unless it is tied to the embedding.
+`blocks.N.ffn.*`, `blocks.N.modulators.K.*`, `norm.weight`, and `head.weight` unless it is tied to the embedding. What
+is nested in a layer has its place below it, such as `blocks.N.ffn.router.*`.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from luna_kernel.contracts.layers import Context, Layer, Modulator, Position
-from luna_kernel.plugins.registry import Component, Registry
+from luna_kernel.base.errors import UsageError
+from luna_kernel.base.messages import catalogue
+from luna_kernel.contracts.layers import Context, Layer, ModelPart, Modulator, Position
+from luna_kernel.plugins.registry import Registry
 
 from .blueprint import Block as BlockPlan
 from .blueprint import Blueprint, Node
 from .linear import Linear
 from .loss_head import linear_cross_entropy
 from .norm import RMSNorm
+from .parts import Part, make_parts
 from .state import BlockState, DecodeState
+
+t = catalogue(__package__)
 
 
 @dataclass
@@ -45,18 +51,6 @@ class LossOutput:
     losses: dict[str, Tensor]
     """What layers added by `ctx.add_loss`: scalars, a mean per token, to be added to the mean loss."""
     metrics: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One component of a live model."""
-
-    place: str
-    """Such as `blocks.1.ffn`; also the prefix of its weights."""
-    component: Component
-    node: Node
-    """Its node with every field of its configuration resolved."""
-    module: nn.Module
 
 
 class Block(nn.Module):
@@ -94,7 +88,8 @@ class Decoder(nn.Module):
     """A decoder language model, built from a blueprint and the registry of the plugins that are on.
 
     Raises:
-        UsageError: a component is not registered; names its place and, where known, its package.
+        UsageError: a component is not registered; names its place and, where known, its package. Or two components want
+            one condition in different widths.
         ConfigError: a node does not validate; names its place.
     """
 
@@ -115,16 +110,31 @@ class Decoder(nn.Module):
         self.head: Linear | None = None
         if not blueprint.tie_embeddings:
             self.head = Linear(dims.d_model, dims.vocab_size, std=dims.init_std)
+        self.condition_names: dict[str, tuple[str, ...]] = {}
+        """{name: what the first dimensions are called} of those whose meaning a component fixes."""
+        self.conditions = self._conditions()
+        """{name: C} of the condition vectors that the model reads."""
 
     def _make(self, kind: str, place: str, node: Node, registry: Registry) -> Any:
-        component = registry.get(kind, node["name"], where=place)
-        fields = {key: value for key, value in node.items() if not (kind == "modulator" and key == "slot")}
-        config = component.make_config(fields, where=place)
-        module = component.load()(config, self.dims)
-        resolved = {} if config is None else config.model_dump(mode="json")
-        kept = {"slot": node["slot"]} if kind == "modulator" and "slot" in node else {}
-        self.parts.append(Part(place, component, {"name": component.name, **kept, **resolved}, module))
-        return module
+        parts = make_parts(kind, place, node, self.dims, registry)
+        self.parts += parts
+        return parts[0].module
+
+    def _conditions(self) -> dict[str, int]:
+        widths: dict[str, int] = {}
+        first: dict[str, str] = {}
+        for part in self.parts:
+            for module in (module for module in part.module.modules() if isinstance(module, ModelPart)):
+                for name, names in module.condition_names().items():
+                    if self.condition_names.setdefault(name, tuple(names)) != tuple(names):
+                        raise UsageError(t("decoder.two_meanings", condition=name, second=part.place))
+                for name, width in module.conditions().items():
+                    if widths.setdefault(name, width) != width:
+                        fields = {"condition": name, "first": first[name], "second": part.place}
+                        text = t("decoder.two_widths", **fields, width=widths[name], other=width)
+                        raise UsageError(text, hint=t("decoder.two_widths.hint"))
+                    first.setdefault(name, part.place)
+        return widths
 
     def _make_block(self, index: int, plan: BlockPlan, registry: Registry) -> Block:
         place = f"blocks.{index}"
@@ -140,7 +150,7 @@ class Decoder(nn.Module):
     def resolved_blueprint(self) -> Blueprint:
         """The blueprint with every field of every configuration written out, from the live model."""
         blueprint = self.blueprint
-        for part in self.parts:
+        for part in self.parts:  # a nested node is part of the node around it, and comes after it
             blueprint = blueprint.with_node(part.place, part.node)
         return blueprint
 
@@ -177,7 +187,7 @@ class Decoder(nn.Module):
             tokens: (B, T) int64.
             segment_ids: (B, T) int64; tokens see only their own segment; 0 is padding. None: one segment per row.
             positions: (B, T) int64; None: counted from 0 in each segment, or from where `state` stands.
-            condition: named vectors, (B, C) or (B, T, C).
+            condition: named vectors, (B, C) or (B, T, C), of those in `conditions`; a missing one counts as zeros.
             state: from `make_state`; the pass continues it.
             targets: (B, T) int64: give the loss instead of the logits (`token_losses`); in `forward`, so that DDP and
                 `fully_shard`, which wrap it, see every pass.
@@ -241,11 +251,14 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, Context]:
         """Hidden states (B, T, D) after the last norm."""
         T = tokens.shape[1]
+        for name, vector in (condition or {}).items():
+            if self.conditions.get(name, vector.shape[-1]) != vector.shape[-1]:
+                raise ValueError(f"condition {name!r} has width {vector.shape[-1]}, not {self.conditions[name]}")
         if positions is None and state is not None:
             positions = state.positions_of(T, segment_ids)
         if positions is None:
             positions = segment_positions(tokens, segment_ids)
-        ctx = Context(positions, segment_ids, dict(condition or {}), self.position)
+        ctx = Context(positions, segment_ids, dict(condition or {}), self.position, tokens)
         x = self.embedding(tokens)
         for index, block in enumerate(self.blocks):
             ctx.layer = index

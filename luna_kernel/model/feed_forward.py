@@ -57,3 +57,7 @@ class SwiGLU(Layer):
         """See the class."""
         y: Tensor = self.down(gated_silu(self.gate_up(x)))
         return y
+
+    def output_parameters(self) -> tuple[str, ...]:
+        """The last matrix, and its bias."""
+        return ("down.weight",) if self.down.bias is None else ("down.weight", "down.bias")

@@ -189,6 +189,7 @@ class Plugins:
             help: str = "",  # noqa: A002
             place: str | None = None,
             default: Mapping[str, Any] | None = None,
+            automatic: bool = True,
         ) -> None:
             if kind not in kinds:
                 raise PluginError(t("plugin.wrong_kind", hook=hook, kind=kind, kinds=", ".join(kinds)))
@@ -209,6 +210,7 @@ class Plugins:
                     help=help,
                     place=place,
                     default=dict(default or {}),
+                    automatic=automatic,
                 )
             )
 

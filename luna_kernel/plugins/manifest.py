@@ -143,6 +143,8 @@ class Manifest:
     """`{name: {"sha256", "bytes"}}` of every other file of the folder, for `base.integrity.check`."""
     chat: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    conditions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What the dimensions of the condition vectors are called, by condition; see `luna_kernel.data.conditions`."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Keys that this kernel does not know; kept when the manifest is written again."""
     kernel: str = __version__
@@ -186,13 +188,14 @@ class Manifest:
             components = tuple(ComponentRecord.from_json(item) for item in data["components"])
         except ValueError as error:
             raise _bad(source, str(error)) from error
-        known = {"format", "kernel", "blueprint", "components", "files", "chat", "training"}
+        known = {"format", "kernel", "blueprint", "components", "files", "chat", "training", "conditions"}
         return cls(
             blueprint=data["blueprint"],
             components=components,
             files=data.get("files", {}),
             chat=data.get("chat", {}),
             training=data.get("training", {}),
+            conditions=_names(data.get("conditions", {}), source),
             extra={key: value for key, value in data.items() if key not in known},
             kernel=str(data.get("kernel", "")),
         )
@@ -206,6 +209,7 @@ class Manifest:
             "components": [record.to_json() for record in self.components],
             "chat": self.chat,
             "training": self.training,
+            **({"conditions": {key: list(names) for key, names in self.conditions.items()}} if self.conditions else {}),
             **self.extra,
             "files": self.files,
         }
@@ -369,6 +373,16 @@ def _words(data: Mapping[str, Any], key: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) and _WORD.fullmatch(item) for item in value):
         raise ValueError(f"components.{key}")
     return tuple(value)
+
+
+def _names(data: Any, source: str) -> dict[str, tuple[str, ...]]:
+    if not isinstance(data, dict):
+        raise _bad(source, "conditions")
+    for condition, names in data.items():
+        texts = isinstance(names, list) and all(isinstance(name, str) and name.isprintable() for name in names)
+        if not texts or len(set(names)) != len(names) or not condition.isprintable():
+            raise _bad(source, "conditions")
+    return {condition: tuple(names) for condition, names in data.items()}
 
 
 def _bad(source: str, key: str) -> IntegrityError:

@@ -36,6 +36,7 @@ class Add(Protocol):
         help: str = "",  # noqa: A002  the word that click and argparse use
         place: str | None = None,
         default: Mapping[str, Any] | None = None,
+        automatic: bool = True,
     ) -> None:
         """Register one component; see `Component` for the meaning of each argument."""
 
@@ -63,6 +64,9 @@ class Component:
     """Where `luna create` puts it without being told: `every block`, `every 2nd block`, `last block`, …"""
     default: Mapping[str, Any] = field(default_factory=dict)
     """The node's fields that differ from the config's defaults when nobody says otherwise."""
+
+    automatic: bool = True
+    """Whether `place` counts under the selection `all` too; False: only when the user names its plugin."""
 
     def opens(self, version: int) -> bool:
         """Whether this component can read what its `version` saved."""

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from luna_kernel.base.errors import ConfigError
-from luna_kernel.contracts.layers import Dims, Layer
+from luna_kernel.contracts.layers import Dims, Layer, ModelPart
 from luna_kernel.model.checkpoint import fill_buffers
 from luna_kernel.plugins import load_plugins
 from luna_kernel.plugins.registry import Registry
@@ -136,6 +136,22 @@ class LayerConformance:
         """A condition (B, C) is the same as (B, T, C) with equal rows."""
         sample = self.sample()
         assert_near(self.run(subject, sample, per_row=True), self.run(subject, sample), 1e-6, "condition as (B, C)")
+
+    def test_conditions_are_declared(self, subject: Subject) -> None:
+        """What it says that it reads is what this suite gives it."""
+        found: dict[str, int] = {}
+        for module in subject.part.modules():
+            if isinstance(module, ModelPart):
+                found |= module.conditions()
+        assert found == dict(self.conditions), "`conditions()` of the layer and `conditions` of its suite differ"
+
+    def test_missing_conditions(self, subject: Subject) -> None:
+        """A condition that nobody gives counts as zeros."""
+        sample = self.sample()
+        zeros = {name: torch.zeros_like(value) for name, value in sample.condition.items()}
+        given = self.run(subject, Sample(sample.x, zeros, sample.segments, sample.positions))
+        missing = self.run(subject, Sample(sample.x, None, sample.segments, sample.positions))
+        assert_near(missing, given, 1e-6, "without its conditions")
 
     def test_causality(self, subject: Subject) -> None:
         """Later tokens change nothing that came before."""
@@ -331,6 +347,31 @@ class LayerConformance:
             assert torch.equal(self.run(subject, sample), sample.x.sin()), "a modulator must be the identity at birth"
         if isinstance(subject.part, Layer) and subject.part.zero_init_output:
             assert not self.run(subject, sample).any(), "zero_init_output is not so"
+
+    def test_output_parameters(self, subject: Subject) -> None:
+        """Where a part names them: all zero, a layer gives exact zeros and a modulator the identity, and learns."""
+        if self.component[0] == "position":
+            return
+        own = dict(subject.part.named_parameters())
+        names = subject.part.output_parameters()
+        assert set(names) <= set(own), "output_parameters names what is no parameter of the part"
+        if not names:
+            return
+        with torch.no_grad():
+            for name in names:
+                own[name].zero_()
+        sample = self.sample()
+        expected = sample.x.sin() if self.component[0] == "modulator" else torch.zeros_like(sample.x)
+        for mode in (False, True):
+            y = subject.train(mode)(sample.x, sample.context())
+            assert torch.equal(y, expected), "with its output_parameters at zero the part still does something"
+        target = torch.randn(y.shape, generator=torch.Generator().manual_seed(3))
+        (y * target).sum().backward()
+        for name in names:
+            grad = own[name].grad
+            assert grad is not None, f"no gradient reaches {name}"
+            assert torch.isfinite(grad).all(), f"the gradient of {name} is not finite"
+            assert grad.any(), f"the gradient of {name} is zero: it would never learn"
 
     def test_flops(self, subject: Subject) -> None:
         """The cost is a number that does not fall with the context."""

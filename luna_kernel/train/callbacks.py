@@ -12,6 +12,7 @@ from luna_kernel.base import durable
 from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.contracts.training import Callback, Tracker
 from luna_kernel.train.console import Console
+from luna_kernel.train.growth import Growth
 from luna_kernel.train.loop import TrainRun
 
 t = catalogue(__package__)
@@ -110,6 +111,14 @@ class ConsoleProgress(Callback):
         if run.skipped:
             text += t("progress.skipped", count=run.skipped)
         self.console.progress(run.progress, text, left)
+
+    def grown(self, run: TrainRun, growth: Growth) -> None:
+        """Say so."""
+        sizes = {"before": f"{growth.parameters_before:,}", "after": f"{growth.parameters_after:,}"}
+        difference = f"{growth.difference:.1g}"
+        self.console.say(
+            t("progress.grown", step=growth.step, grower=growth.grower["name"], difference=difference, **sizes)
+        )
 
     def end(self, run: TrainRun, reason: str) -> None:
         """Close the progress line."""

@@ -131,6 +131,9 @@ class TrainConfig(BaseModel):
         for key in ("objective", "optimizer", "schedule"):
             if not isinstance(getattr(self, key).get("name"), str):
                 raise ValueError(t("config.no_name", field=key))  # noqa: TRY004 - pydantic turns it into a ConfigError
+        for key in ("callbacks", "trackers"):
+            if not all(isinstance(node.get("name"), str) for node in getattr(self, key)):
+                raise ValueError(t("config.no_name", field=key))
         return self
 
     @property

@@ -171,8 +171,7 @@ def make_stores(
             if corpus.skip_bad or not bad:  # else the reading below stops at the first of them
                 corpus.bad = bad
                 return found
-        samples = (sample for record in records() if (sample := objective.sample(record, template)) is not None)
-        ahead = _peek(samples)
+        ahead = _peek(_samples(records(), objective, template))
         if ahead is None:
             return None
         return TokenStore.build(
@@ -189,6 +188,15 @@ def make_stores(
         held_out = store(train, valid_key, lambda: held(train, out=True))
     _report([train] if valid is None else [train, valid], made, held_out, say)
     return Stores(made, held_out)
+
+
+def _samples(records: Iterable[Record], objective: Objective, template: DialogueTemplate) -> Iterator[Sample]:
+    """What the objective makes of records, with the records' conditions unless it gave its own."""
+    for record in records:
+        sample = objective.sample(record, template)
+        if sample is not None:
+            own = sample.condition is not None or record.condition is None
+            yield sample if own else replace(sample, condition=record.condition)
 
 
 def _peek(samples: Iterator[Sample]) -> Iterator[Sample] | None:

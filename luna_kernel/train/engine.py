@@ -6,9 +6,9 @@ summed, not averaged, since losses are already divided by the valid tokens of th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
@@ -36,6 +36,8 @@ class TensorBatch:
     positions: Tensor | None
     """(B, T) int64; None with `segment_ids`."""
     num_targets: int
+    condition: Mapping[str, Tensor] = field(default_factory=dict)
+    """(B, T, C) by name; (B, C) where no row holds two segments."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ class Engine:
             return torch.as_tensor(array).to(self.device, non_blocking=True)
 
         plain = bool((batch.segment_ids == 1).all())
+        alone = bool((batch.segment_ids <= 1).all())  # then the first token, which is never padding, speaks for its row
+        condition = {name: values[:, 0] if alone else values for name, values in batch.conditions.items()}
         return TensorBatch(
             tensor(batch.tokens),
             tensor(batch.targets),
@@ -112,6 +116,7 @@ class Engine:
             None if plain else tensor(batch.segment_ids),
             None if plain else tensor(batch.positions),
             batch.num_targets,
+            {name: tensor(values) for name, values in condition.items()},
         )
 
     def sum_over_processes(self, tensors: Iterable[Tensor]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from luna_kernel.contracts.training import Objective
 from luna_kernel.data.batches import Batches
@@ -34,11 +35,13 @@ def evaluate(
 
     Returns:
         `valid/loss` (nats per token), `valid/perplexity` (its exponential), `valid/bits_per_byte`: all bits of all
-        targets over the bytes of text that they stand for, `valid/tokens`.
+        targets over the bytes of text that they stand for, `valid/tokens`; and what layers report by
+        `ctx.add_metric`, as `valid/<name>`: the mean over this process's batches, weighted by their targets.
     """
     was_training = model.training
     model.eval()
     nats, tokens, length = 0.0, 0, 0
+    reports: list[tuple[int, Mapping[str, Tensor]]] = []
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             for batch in batches.one_pass(limit):
@@ -46,7 +49,9 @@ def evaluate(
                 length += int((byte_lengths[batch.targets] * (batch.weights > 0)).sum())
                 for part in engine.micro_batches(batch, len(batch.tokens)):
                     with engine.autocast():
-                        nats += float(objective.loss(model, part).total)
+                        output = objective.loss(model, part)
+                    nats += float(output.total)
+                    reports.append((output.num_tokens, output.metrics))
     finally:
         model.train(was_training)
     total = torch.tensor(nats, dtype=torch.float64)
@@ -57,4 +62,19 @@ def evaluate(
         "valid/perplexity": math.exp(min(loss, 700.0)),
         "valid/bits_per_byte": float(total) / math.log(2) / max(1, length),
         "valid/tokens": float(tokens),
+        **{f"valid/{name}": value for name, value in component_metrics(reports).items()},
     }
+
+
+def component_metrics(reports: Iterable[tuple[int, Mapping[str, Tensor]]]) -> dict[str, float]:
+    """Layers' losses and metrics, the mean over micro-batches weighted by their tokens; vectors one entry each."""
+    sums: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    for tokens, values in reports:
+        for name, value in values.items():
+            flat = value.detach().float().reshape(-1).tolist()
+            for index, number in enumerate(flat):
+                key = name if value.dim() == 0 else f"{name}/{index}"
+                sums[key] = sums.get(key, 0.0) + number * tokens
+                weights[key] = weights.get(key, 0.0) + tokens
+    return {key: value / max(1.0, weights[key]) for key, value in sums.items()}

@@ -2,7 +2,8 @@
 
 A step: take the batch at the position; for each micro-batch, forward and backward of (summed loss + layers' losses ·
 its valid tokens) / (valid tokens of the whole step); sum gradients over processes; refuse what is not finite; clip;
-set learning rates; update; `after_step` of modules. Everything else is a callback, a tracker or a hook.
+set learning rates; update; `after_step` of modules. Between two steps the model may grow (`growth`). Everything else is
+a callback, a tracker or a hook.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.training import Callback, Objective, Schedule
 from luna_kernel.data.batches import Batches
 from luna_kernel.plugins import Plugins
-from luna_kernel.train import run_state
+from luna_kernel.train import growth, run_state
 from luna_kernel.train.config import TrainConfig
 from luna_kernel.train.engine import Engine
-from luna_kernel.train.evaluation import evaluate
+from luna_kernel.train.evaluation import component_metrics, evaluate
+from luna_kernel.train.growth import Growth, GrowthRequest
 
 t = catalogue(__package__)
 
@@ -82,6 +84,11 @@ class TrainRun:
     saved_step: int = -1
     own_rates: list[list[float]] = field(default_factory=list)
     """Each group's learning rate before the schedule."""
+    growths: list[Growth] = field(default_factory=list)
+    """What made the model larger since it began."""
+    births: dict[str, int] = field(default_factory=dict)
+    """By name: the step before which a growth added a parameter."""
+    growth_request: GrowthRequest | None = None
     _clock: float = field(default_factory=time.monotonic)
 
     # --- where it stands ----------------------------------------------------------------------------------------------
@@ -111,6 +118,18 @@ class TrainRun:
             if reason:
                 return reason
         return self._first("luna_train_should_stop")
+
+    def ask_growth(self, request: GrowthRequest) -> None:
+        """Let the model grow before the next step, if there is one; `Callback.grown` tells when it is done. A callback
+        that was resumed with its request open asks again, in `start`."""
+        self.growth_request = request
+
+    def _grow(self) -> None:
+        if self.growth_request is not None:
+            done = growth.grow(self, self.growth_request)
+            self.growth_request = None
+            for callback in self.callbacks:
+                callback.grown(self, done)
 
     # --- the step -----------------------------------------------------------------------------------------------------
 
@@ -157,7 +176,7 @@ class TrainRun:
             }
         )
         if self.step % self.config.log_every == 0 or self.step == 1:
-            self.metrics.update(_component_metrics(reports))
+            self.metrics.update(component_metrics(reports))
         return self.metrics
 
     def _update(self, rate: float, *, finite: bool) -> float:
@@ -174,10 +193,10 @@ class TrainRun:
         if clip and norm > clip:
             torch._foreach_mul_(gradients, clip / norm)
         if not self.own_rates:
-            self.own_rates = [[float(group["lr"]) for group in o.param_groups] for o in self.optimizers]
+            self.own_rates = growth.rates(self.optimizers)
         for optimizer, rates in zip(self.optimizers, self.own_rates, strict=True):
             for group, own in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = own * rate
+                group["lr"] = own * rate * growth.ramp(group, self.step)
             optimizer.step()
         self._zero_grad()
         with torch.no_grad():
@@ -223,6 +242,7 @@ class TrainRun:
             "evaluated_step": self.evaluated_step,
             "best": None if self.best.step is None else {"value": self.best.value, "step": self.best.step},
             "own_rates": self.own_rates,
+            **growth.state(self),
             "metrics": {name: value for name, value in self.metrics.items() if math.isfinite(value)},
             "callbacks": {callback.name: callback.state() for callback in self.callbacks if callback.name},
             "hooks": hooks,
@@ -244,6 +264,7 @@ class TrainRun:
     def restore(self, checkpoint: run_state.Checkpoint) -> None:
         """Stand where the checkpoint was taken."""
         state = checkpoint.state
+        growth.restore(self, checkpoint)
         run_state.restore(checkpoint, self.model, list(self.optimizers), self.engine.device)
         self.step = self.saved_step = int(state["step"])
         self.position, self.tokens = int(state["position"]), int(state["tokens"])
@@ -283,6 +304,7 @@ def train(run: TrainRun) -> str:
     try:
         with _on_interrupt(interrupts):
             while (stop := "interrupted" if interrupts else run.stop_reason()) is None:
+                run._grow()
                 metrics = run.train_step()
                 if run.skipped_in_a_row >= run.config.max_bad_steps:
                     count = run.skipped_in_a_row
@@ -328,17 +350,3 @@ def _after_step(run: TrainRun, metrics: dict[str, float]) -> None:
     run._tell("luna_train_step_end", metrics=metrics)
     if better or (config.checkpoint_every and run.step % config.checkpoint_every == 0):
         run.save()
-
-
-def _component_metrics(reports: list[tuple[int, dict[str, Tensor]]]) -> dict[str, float]:
-    """Layers' losses and metrics, the mean over micro-batches weighted by their tokens; vectors one entry each."""
-    sums: dict[str, float] = {}
-    weights: dict[str, float] = {}
-    for tokens, values in reports:
-        for name, value in values.items():
-            flat = value.detach().float().reshape(-1).tolist()
-            for index, number in enumerate(flat):
-                key = name if value.dim() == 0 else f"{name}/{index}"
-                sums[key] = sums.get(key, 0.0) + number * tokens
-                weights[key] = weights.get(key, 0.0) + tokens
-    return {key: value / max(1.0, weights[key]) for key, value in sums.items()}

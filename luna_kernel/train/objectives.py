@@ -21,7 +21,12 @@ class NextToken(Objective):
     def loss(self, model: nn.Module, batch: TensorBatch) -> LossSum:
         """Sum over targets of -log p(target); the model never holds all its logits at once."""
         output: Any = model(
-            batch.tokens, batch.segment_ids, batch.positions, targets=batch.targets, weights=batch.weights
+            batch.tokens,
+            batch.segment_ids,
+            batch.positions,
+            batch.condition,
+            targets=batch.targets,
+            weights=batch.weights,
         )
         return LossSum(output.sum_loss, batch.num_targets, output.losses, output.metrics)
 

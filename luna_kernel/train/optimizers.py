@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from luna_kernel.contracts.training import Hint, NamedParameter
+from luna_kernel.plugins.registry import Registry
+from luna_kernel.train.config import TrainConfig
 from luna_kernel.train.optimizer_config import AdamWConfig, MuonConfig
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -46,6 +48,19 @@ def named_parameters(model: nn.Module) -> list[NamedParameter]:
                 NamedParameter(name, parameter, hint.get("lr_scale", 1.0), hint.get("weight_decay", wide), matrix)
             )
     return found
+
+
+def make_optimizers(model: nn.Module, config: TrainConfig, registry: Registry) -> Sequence[Optimizer]:
+    """The optimisers that a run's configuration asks for, of all trainable parameters of `model`.
+
+    Raises:
+        UsageError: no such optimiser.
+        ConfigError: its fields do not validate.
+    """
+    component = registry.get("optimizer", config.optimizer["name"], where="optimizer")
+    fields = component.make_config(config.optimizer, where="optimizer")
+    made: Sequence[Optimizer] = component.load()(named_parameters(model), fields, learning_rate=config.learning_rate)
+    return made
 
 
 def _groups(items: Iterable[NamedParameter], learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.training import Callback, Objective, Schedule
 from luna_kernel.data.batches import Batches
+from luna_kernel.data.conditions import ConditionSpace
 from luna_kernel.data.dialogue import DialogueTemplate
 from luna_kernel.data.tokenizer import Tokenizer
 from luna_kernel.model.blueprint import Blueprint
@@ -26,14 +28,15 @@ from luna_kernel.model.decoder import Decoder
 from luna_kernel.plugins import Plugins, load_plugins
 from luna_kernel.plugins.manifest import FILE as MANIFEST_FILE
 from luna_kernel.plugins.manifest import Manifest
-from luna_kernel.train import run_state
+from luna_kernel.train import growth, run_state
 from luna_kernel.train.callbacks import ConsoleProgress, EarlyStopping, JsonlTracker
+from luna_kernel.train.conditions import condition_space
 from luna_kernel.train.config import Node, TrainConfig
 from luna_kernel.train.console import Console, QuietConsole
 from luna_kernel.train.corpus import Corpus, Stores, make_stores
 from luna_kernel.train.engine import Engine
 from luna_kernel.train.loop import TrainRun, train
-from luna_kernel.train.optimizers import named_parameters
+from luna_kernel.train.optimizers import make_optimizers
 from luna_kernel.train.preflight import preflight
 
 t = catalogue(__package__)
@@ -114,6 +117,7 @@ class _Training:
         self.engine = Engine.choose(config.device, config.precision)
         self.earlier: dict[str, Any] | None = None
         self.stores: Stores
+        self.space = ConditionSpace()
 
     def go(self) -> TrainResult:
         config, say = self.config, self.console.say
@@ -162,14 +166,17 @@ class _Training:
             valid_data = Corpus.find(config.valid_data, self.plugins.registry, skip_bad=config.skip_bad)
         model: Decoder | None = None
         tokenizer: Tokenizer | None = None
+        names: Mapping[str, Iterable[str]] = {}
         if self.earlier is not None:
             tokenizer = Tokenizer.load(self.folder / "tokenizer")
             needs = tuple(self.earlier["needs"])
+            names = self.earlier.get("conditions", {})
             if not set(needs) <= set(self.plugins.names):
                 self.plugins = load_plugins(self.plugins.selection.with_named(needs))
         elif config.model is not None:
             opened = open_model(config.model, selection=self.plugins.selection)
             self.plugins, model, tokenizer = opened.plugins, opened.model, opened.tokenizer
+            names = opened.manifest.conditions
         if tokenizer is None and config.tokenizer is not None:
             tokenizer = Tokenizer.load(config.tokenizer)
         if tokenizer is None:
@@ -189,6 +196,8 @@ class _Training:
         )
         if model is None:
             model = self._new_model(tokenizer)
+        known = {**model.condition_names, **names}
+        self.space = condition_space(model.conditions, known, self.stores, self.console.say)
         return tokenizer, model
 
     def _new_model(self, tokenizer: Tokenizer) -> Decoder:
@@ -211,7 +220,7 @@ class _Training:
     # --- the run ------------------------------------------------------------------------------------------------------
 
     def _run(self, objective: Objective, tokenizer: Tokenizer, model: Decoder) -> TrainRun:
-        config, registry = self.config, self.plugins.registry
+        config = self.config
         random.seed(config.seed)
         np.random.seed(config.seed % (1 << 32))
         torch.manual_seed(config.seed)
@@ -219,15 +228,9 @@ class _Training:
         length = config.sequence_length or min(DEFAULT_SEQUENCE, model.dims.max_positions)
         if length > model.dims.max_positions:
             raise UsageError(t("run.too_long", length=length, limit=model.dims.max_positions))
-        optimizer = registry.get("optimizer", config.optimizer["name"], where="optimizer")
-        optimizers = optimizer.load()(
-            named_parameters(model),
-            optimizer.make_config(config.optimizer, where="optimizer"),
-            learning_rate=config.learning_rate,
-        )
         schedule: Schedule = self._make("schedule", config.schedule)
         rows = config.batch_size * config.accumulate
-        options: dict[str, Any] = {"seed": config.seed, "pad_id": tokenizer.pad_id}
+        options: dict[str, Any] = {"seed": config.seed, "pad_id": tokenizer.pad_id, "space": self.space}
         valid = self.stores.valid
         extra: list[Callback] = [self._make("callback", node) for node in config.callbacks]
         extra += [self._make("tracker", node) for node in config.trackers]
@@ -238,7 +241,7 @@ class _Training:
             folder=self.folder,
             model=model,
             objective=objective,
-            optimizers=optimizers,
+            optimizers=make_optimizers(model, config, self.plugins.registry),
             schedule=schedule,
             batches=Batches(self.stores.train, rows, length, **options),
             engine=self.engine,
@@ -291,6 +294,7 @@ class _Training:
             "config": self.config.model_dump(mode="json"),
             "blueprint": run.model.resolved_blueprint.to_json(),
             "stores": stores,
+            **({"conditions": dict(self.space.names)} if self.space.names else {}),
         }
         tokenizer.save(self.folder / "tokenizer")
         durable.write_json(self.folder / RUN_FILE, content)
@@ -306,12 +310,13 @@ class _Training:
 
     def _finish(self, run: TrainRun, tokenizer: Tokenizer, reason: str, resumed: int | None) -> TrainResult:
         """Save the best model measured, or the last, as a model folder."""
-        assert isinstance(run.model, Decoder)
         best = run.best.step
         if best is not None and best != run.step:
             folder = run_state.checkpoint_folder(self.folder, best)
             with contextlib.suppress(UsageError):
-                run.model.load_state_dict(run_state.load_checkpoint(folder).model)
+                checkpoint = run_state.load_checkpoint(folder)
+                growth.restore(run, checkpoint)
+                run.model.load_state_dict(checkpoint.model)
         target = self.config.save_to or self.folder / "model"
         facts = {
             "objective": self.config.objective["name"],
@@ -322,7 +327,10 @@ class _Training:
             "reason": reason,
             "metrics": {k: v for k, v in run.metrics.items() if k.startswith(("valid/", "loss/")) and v == v},
         }
-        extra = {"chat": self._chat(), "training": facts}
+        if run.growths:
+            facts["growths"] = [growth.to_json() for growth in run.growths]
+        extra = {"chat": self._chat(), "training": facts, "conditions": self.space.names}
+        assert isinstance(run.model, Decoder)
         write_model(target, run.model, plugins=self.plugins, tokenizer=tokenizer, extra=extra)
         self.console.say(t("run.done", reason=t(f"reason.{reason}") if reason in REASONS else reason, folder=target))
         return TrainResult(

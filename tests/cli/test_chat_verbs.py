@@ -140,6 +140,7 @@ def test_sessions_are_kept_named_and_resumed(luna, echo, tmp_path: Path):
         (["train"], "missing"),
         (["train", "nonesuch", "--train-data", "a"], "nonesuch"),
         (["train", "nowhere.yaml"], "nowhere.yaml"),
+        (["train", "nowhere.yaml", "--callback", '{"name": '], "is no callback"),
         (["models", "show", "nonesuch"], "nonesuch"),
         (["models", "rm", "./empty", "--yes"], "outside"),
     ],

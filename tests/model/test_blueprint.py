@@ -23,7 +23,7 @@ def english(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory):
+def shapes(tmp_path_factory):
     """The kernel's components and some of a plugin in a file, in every kind that a blueprint names."""
     file = tmp_path_factory.mktemp("plugin") / "shapes.py"
     file.write_text(
@@ -68,7 +68,12 @@ def __getattr__(name):
     return found[name]
 """
     )
-    return load_plugins(f"none,{file}").registry
+    return load_plugins(f"none,{file}")
+
+
+@pytest.fixture(scope="module")
+def registry(shapes):
+    return shapes.registry
 
 
 def make(registry, *components, preset="mini", dims=None, **options):
@@ -206,11 +211,11 @@ def test_bad_requests(registry):
         Blueprint.from_preset("mini", registry, vocab_size=0)
 
 
-def test_one_name_in_two_kinds(registry):
+def test_one_name_in_two_kinds(registry, shapes):
     assert {c.kind for c in find_components(registry, "both")} == {"mixer", "ffn"}
-    assert "mixer:both" in model_components(registry)
-    assert "homeless" not in model_components(registry)
-    assert "attention" not in model_components(registry)
+    assert "mixer:both" in model_components(shapes)
+    assert "homeless" not in model_components(shapes)
+    assert "attention" not in model_components(shapes)
 
 
 def test_a_wrong_field_is_an_error_with_its_place(kernel):

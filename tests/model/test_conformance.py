@@ -118,6 +118,8 @@ class Changes(Base):
 class Found:
     """A registry without a module to import from: test modules have no importable name."""
 
+    name = "examined"
+
     def __init__(self, layer):
         self.layer = layer
 
@@ -125,7 +127,7 @@ class Found:
         return self.layer
 
     def make_config(self, node=None, **_):
-        if node:
+        if set(node or {}) - {"name"}:
             from luna_kernel.base.errors import ConfigError
 
             raise ConfigError("takes none")

@@ -87,6 +87,22 @@ def test_layers_losses_are_weighted_by_tokens(make_run, tmp_path):
     assert (metrics["a/load/1/0"], metrics["a/load/1/1"]) == (0.25, 0.75)
 
 
+def test_layers_metrics_reach_evaluation(make_model, store):
+    class WithMetrics(LanguageModeling):
+        def loss(self, model, batch):
+            output = super().loss(model, batch)
+            seen = {"a/fit/1": torch.tensor(float(output.num_tokens)), "a/load/1": torch.tensor([0.25, 0.75])}
+            return LossSum(output.total, output.num_tokens, {}, {} if model.training else seen)
+
+    batches = Batches(store, 4, 48, shuffle=False)
+    engine = Engine(torch.device("cpu"), None)
+    found = evaluate(make_model(3).train(), WithMetrics(), batches, engine, np.ones(48, dtype=np.int64))
+    sizes = [batch.num_targets for batch in batches.one_pass(None)]
+    assert len(set(sizes)) > 1
+    assert found["valid/a/fit/1"] == pytest.approx(sum(n * n for n in sizes) / sum(sizes))
+    assert (found["valid/a/load/1/0"], found["valid/a/load/1/1"]) == (0.25, 0.75)
+
+
 def test_the_layers_losses_reach_the_gradient(make_run, tmp_path):
     class OnlyAux(LanguageModeling):
         def loss(self, model, batch):

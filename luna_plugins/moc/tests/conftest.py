@@ -25,13 +25,16 @@ def dims():
 
 @pytest.fixture(scope="session")
 def make_layer():
-    """make_layer(stir=True, **fields): a layer, its weights moved away from birth if `stir`."""
-    from luna_plugin_moc.config import MoCConfig
-    from luna_plugin_moc.layer import CollaborativeExperts
+    """make_layer(stir=True, dims=DIMS, **fields): a layer, its weights moved away from birth if `stir`."""
+    from luna_kernel.model.parts import make_parts
+    from luna_kernel.plugins import load_plugins
 
-    def make(*, stir=True, seed=0, **fields):
+    registry = load_plugins("moc").registry
+
+    def make(*, stir=True, seed=0, dims=DIMS, **fields):
         torch.manual_seed(seed)
-        layer = CollaborativeExperts(MoCConfig(**{"num_experts": 5, "probe_rank": 8, "fusion_dim": 8, **fields}), DIMS)
+        node = {"name": "moc", "num_experts": 5, "probe_rank": 8, "fusion_dim": 8, **fields}
+        layer = make_parts("ffn", "blocks.0.ffn", node, dims, registry)[0].module
         if stir:
             with torch.no_grad():
                 for weight in layer.parameters():

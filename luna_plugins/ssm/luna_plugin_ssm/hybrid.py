@@ -45,6 +45,10 @@ class Hybrid(Layer):
         self.ssm.reset_parameters()
         nn.init.constant_(self.mix, self.birth_mix)
 
+    def output_parameters(self) -> tuple[str, ...]:
+        """The mix; behind zeroed branches the norms would blow the first gradients up."""
+        return ("mix",)
+
     def make_state(self, batch: int, max_length: int, dtype: torch.dtype, device: torch.device) -> HybridState:
         """The branches' states."""
         return HybridState(

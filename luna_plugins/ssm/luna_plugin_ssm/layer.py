@@ -81,6 +81,10 @@ class StateSpace(Layer):
         nn.init.ones_(self.skip)
         nn.init.ones_(self.norm)
 
+    def output_parameters(self) -> tuple[str, ...]:
+        """The output's matrix."""
+        return ("out_proj",)
+
     def make_state(self, batch: int, max_length: int, dtype: torch.dtype, device: torch.device) -> SSMState:
         """The state of `batch` fresh requests; its size does not depend on `max_length`."""
         exact = torch.promote_types(dtype, torch.float32)

@@ -1,13 +1,13 @@
-"""Sending tokens to their experts and back: no capacity, nothing dropped, so one token never sees another.
+"""Sending tokens to their experts and back: nothing is dropped unless a capacity is given, so no token sees another.
 
 Shape letters: N tokens, K experts per token, M = N·K, E experts, D width, F hidden width of an expert, R rows of a
 table.
 
 The (token, expert) pairs are sorted by expert; each expert then works on one contiguous run of rows, as SwiGLU,
-E(x) = W₂(silu(W₁x) ⊙ W₃x). An expert without tokens is skipped, and one token costs only the weights of its own
-experts. The number of rows per expert depends on the data, so the loop over experts sits in operators of its own:
-`torch.compile` sees fixed shapes and no break in the graph, and the backward pass is written out, which keeps only
-the two pre-activations.
+E(x) = W₂(silu(W₁x) ⊙ W₃x), or as W₂ gelu(W₁x). An expert without tokens is skipped, and one token costs only the
+weights of its own experts. The number of rows per expert depends on the data, so the loop over experts sits in
+operators of its own: `torch.compile` sees fixed shapes and no break in the graph, and the backward pass is written out,
+which keeps only the pre-activations.
 """
 
 from __future__ import annotations
@@ -31,14 +31,30 @@ class Plan(NamedTuple):
     """(N, K) the sorted row of each pair."""
     counts: Tensor
     """(E,) rows of each expert."""
+    kept: Tensor | None = None
+    """(E,) how many of them, the first ones, it works on; None: all. What the others give is zero."""
 
 
-def make_plan(experts: Tensor, num_experts: int) -> Plan:
-    """Sort the pairs of `experts` (N, K) int64 by expert."""
+def make_plan(experts: Tensor, num_experts: int, capacity: Tensor | None = None, mask: Tensor | None = None) -> Plan:
+    """Sort the pairs by expert.
+
+    Args:
+        experts: (N, K) int64.
+        num_experts: E.
+        capacity: a scalar, the most rows that an expert takes, the first tokens first; None: it takes all.
+        mask: (N,) bool, tokens that count: only padding is turned away before the last of these.
+    """
     flat = experts.reshape(-1)
-    order = torch.argsort(flat, stable=True)
+    counts = count_experts(experts, num_experts)
+    kept = None
+    key = flat
+    if capacity is not None:
+        kept = counts.minimum(capacity.to(counts.dtype))
+        if mask is not None:
+            key = 2 * flat + (~mask).repeat_interleave(experts.shape[1])
+    order = torch.argsort(key, stable=True)
     inverse = torch.empty_like(order).scatter_(0, order, torch.arange(flat.numel(), device=flat.device))
-    return Plan(order, inverse.view_as(experts), count_experts(experts, num_experts))
+    return Plan(order, inverse.view_as(experts), counts, kept)
 
 
 def count_experts(experts: Tensor, num_experts: int, mask: Tensor | None = None) -> Tensor:
@@ -54,110 +70,126 @@ def expert_mlp(x: Tensor, w13: Tensor, w2: Tensor, plan: Plan) -> Tensor:
 
     Args:
         x: (N, D) in the dtype to compute in.
-        w13: (E, 2F, D) the gates' and values' weights, in the dtype of x; without gradients in any: an expert's weights
-            are cast when it runs, so that one token does not pay for all experts.
+        w13: (E, 2F, D) the gates' and values' weights of SwiGLU, or (E, F, D) those of GELU, in the dtype of x; without
+            gradients in any: an expert's weights are cast when it runs, so that one token does not pay for all experts.
         w2: (E, D, F).
         plan: of `make_plan`.
 
     Returns:
         (M, D) outputs, unweighted, in the plan's order; row `plan.inverse[n, k]` is slot k of token n.
     """
+    kept = plan.counts if plan.kept is None else plan.kept
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
-        y: Tensor = _mlp_op(x, w13, w2, plan.order, plan.counts)[0]
+        y: Tensor = _mlp_op(x, w13, w2, plan.order, plan.counts, kept)[0]
         return y
     with torch.autocast(x.device.type, enabled=False):
-        return _mlp(x, w13, w2, plan.order, plan.counts, keep=False)[0]
+        return _mlp(x, w13, w2, plan.order, plan.counts, kept, keep=False)[0]
+
+
+def _runs(counts: Tensor, kept: Tensor) -> list[tuple[int, int, int]]:
+    """(first row, end of what is worked on, end of all rows) of each expert."""
+    runs, start = [], 0
+    for count, used in zip(counts.tolist(), kept.tolist(), strict=True):
+        runs.append((start, start + used, start + count))
+        start += count
+    return runs
 
 
 def _mlp(
-    x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, *, keep: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    rows, hidden = order.numel(), w2.shape[2]
+    x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, kept: Tensor, *, keep: bool
+) -> tuple[Tensor, Tensor]:
+    """Outputs (M, D), and with `keep` the pre-activations (M, 2F or F)."""
+    rows, width, hidden = order.numel(), w13.shape[1], w2.shape[2]
     tokens = order // (rows // max(x.shape[0], 1)) if rows else order
     y = x.new_empty(rows, x.shape[1])
-    kept = rows if keep else 0
-    gates, values = x.new_empty(kept, hidden), x.new_empty(kept, hidden)
-    start = 0
-    for expert, count in enumerate(counts.tolist()):
-        if not count:
+    before = x.new_empty(rows if keep else 0, width)
+    for expert, (start, end, last) in enumerate(_runs(counts, kept)):
+        if end < last:
+            y[end:last] = 0
+        if start == end:
             continue
-        run = slice(start, start + count)
-        weight = w13[expert].to(x.dtype)
-        mine = x.index_select(0, tokens[run])
-        gate = torch.mm(mine, weight[:hidden].t())
-        value = torch.mm(mine, weight[hidden:].t())
-        if keep:
-            gates[run], values[run] = gate, value
-        torch.mm(F.silu(gate, inplace=True).mul_(value), w2[expert].to(x.dtype).t(), out=y[run])
-        start += count
-    return y, gates, values
+        weight = w13[expert].to(x.dtype).t()
+        mine = x.index_select(0, tokens[start:end])
+        inner = torch.mm(mine, weight, out=before[start:end]) if keep else torch.mm(mine, weight)
+        act = F.silu(inner[:, :hidden]).mul_(inner[:, hidden:]) if width > hidden else F.gelu(inner)
+        torch.mm(act, w2[expert].to(x.dtype).t(), out=y[start:end])
+    return y, before
 
 
-@torch.library.custom_op("luna_moc::expert_mlp", mutates_args=())
-def _mlp_op(x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+@torch.library.custom_op("luna_moe::expert_mlp", mutates_args=())
+def _mlp_op(x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     with torch.autocast(x.device.type, enabled=False):
-        return _mlp(x, w13, w2, order, counts, keep=True)
+        return _mlp(x, w13, w2, order, counts, kept, keep=True)
 
 
 @_mlp_op.register_fake
-def _(x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    rows, hidden = order.shape[0], w2.shape[2]
-    return x.new_empty(rows, x.shape[1]), x.new_empty(rows, hidden), x.new_empty(rows, hidden)
+def _(x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_empty(order.shape[0], x.shape[1]), x.new_empty(order.shape[0], w13.shape[1])
 
 
-@torch.library.custom_op("luna_moc::expert_mlp_backward", mutates_args=())
+@torch.library.custom_op("luna_moe::expert_mlp_backward", mutates_args=())
 def _mlp_backward_op(
-    grad_y: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, gates: Tensor, values: Tensor
+    grad_y: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, kept: Tensor, before: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     with torch.autocast(x.device.type, enabled=False):
-        return _mlp_backward(grad_y, x, w13, w2, order, counts, gates, values)
+        return _mlp_backward(grad_y, x, w13, w2, order, counts, kept, before)
 
 
 def _mlp_backward(
-    grad_y: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, gates: Tensor, values: Tensor
+    grad_y: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, kept: Tensor, before: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    rows, hidden = order.numel(), w2.shape[2]
+    rows, width, hidden = order.numel(), w13.shape[1], w2.shape[2]
     top_k = rows // max(x.shape[0], 1) or 1
     tokens = order // top_k
     grad_w13, grad_w2 = torch.empty_like(w13), torch.empty_like(w2)
     grad_rows = x.new_empty(rows, x.shape[1])
-    start = 0
-    for expert, count in enumerate(counts.tolist()):
-        if not count:
+    for expert, (start, end, last) in enumerate(_runs(counts, kept)):
+        if end < last:
+            grad_rows[end:last] = 0
+        if start == end:
             grad_w13[expert].zero_()
             grad_w2[expert].zero_()
             continue
-        run = slice(start, start + count)
-        gate, value, grad = gates[run], values[run], grad_y[run]
-        act = F.silu(gate)
-        torch.mm(grad.t(), act * value, out=grad_w2[expert])
+        inner, grad = before[start:end], grad_y[start:end]
         grad_act = torch.mm(grad, w2[expert])
-        both = x.new_empty(count, 2 * hidden)
-        torch.mul(grad_act, act, out=both[:, hidden:])
-        both[:, :hidden] = torch.ops.aten.silu_backward(grad_act.mul_(value), gate)
-        torch.mm(both.t(), x.index_select(0, tokens[run]), out=grad_w13[expert])
-        torch.mm(both, w13[expert], out=grad_rows[run])
-        start += count
+        if width > hidden:
+            act, both = _back_swiglu(inner, grad_act)
+        else:
+            act, both = F.gelu(inner), torch.ops.aten.gelu_backward(grad_act, inner)
+        torch.mm(grad.t(), act, out=grad_w2[expert])
+        torch.mm(both.t(), x.index_select(0, tokens[start:end]), out=grad_w13[expert])
+        torch.mm(both, w13[expert], out=grad_rows[start:end])
     inverse = torch.empty_like(order).scatter_(0, order, torch.arange(rows, device=order.device))
     return _sum_rows(grad_rows, inverse.view(-1, top_k)), grad_w13, grad_w2
 
 
+def _back_swiglu(inner: Tensor, grad_act: Tensor) -> tuple[Tensor, Tensor]:
+    """The activation again, and the gradient of the pre-activation (rows, 2F)."""
+    gate, value = inner.chunk(2, dim=1)
+    act = F.silu(gate)
+    both = torch.empty_like(inner)
+    grad_gate, grad_value = both.chunk(2, dim=1)
+    torch.mul(grad_act, act, out=grad_value)
+    torch.ops.aten.silu_backward.grad_input(grad_act.mul_(value), gate, grad_input=grad_gate)
+    return act.mul_(value), both
+
+
 @_mlp_backward_op.register_fake
 def _(
-    grad_y: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, gates: Tensor, values: Tensor
+    grad_y: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, kept: Tensor, before: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(w13), torch.empty_like(w2)
 
 
 def _save_mlp(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs, output[1], output[2])
+    ctx.save_for_backward(*inputs, output[1])
 
 
 def _back_mlp(ctx: Any, grad_y: Tensor | None, *_unused: Any) -> tuple[Any, ...]:
     if grad_y is None:
-        return (None,) * 5
-    return (*_mlp_backward_op(grad_y.contiguous(), *ctx.saved_tensors), None, None)
+        return (None,) * 6
+    return (*_mlp_backward_op(grad_y.contiguous(), *ctx.saved_tensors), None, None, None)
 
 
 _mlp_op.register_autograd(_back_mlp, setup_context=_save_mlp)
@@ -185,7 +217,7 @@ def combine(table: Tensor, weights: Tensor, index: Tensor) -> Tensor:
     return y
 
 
-@torch.library.custom_op("luna_moc::combine", mutates_args=())
+@torch.library.custom_op("luna_moe::combine", mutates_args=())
 def _combine_op(table: Tensor, weights: Tensor, index: Tensor) -> Tensor:
     return _sum_rows(table.to(weights.dtype), index, weights)
 
@@ -195,7 +227,7 @@ def _(table: Tensor, weights: Tensor, index: Tensor) -> Tensor:
     return weights.new_empty(index.shape[0], table.shape[1])
 
 
-@torch.library.custom_op("luna_moc::combine_backward", mutates_args=())
+@torch.library.custom_op("luna_moe::combine_backward", mutates_args=())
 def _combine_backward_op(grad: Tensor, table: Tensor, weights: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     grad_table = torch.empty_like(table) if table.shape[0] == index.numel() else torch.zeros_like(table)
     grad_weights = torch.empty_like(weights)

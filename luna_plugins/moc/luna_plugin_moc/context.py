@@ -1,9 +1,10 @@
-"""How experts confer: before the choice (contexts) and after it (fusion).
+"""What the router knows of the experts before it chooses.
 
-Shape letters: N tokens, E experts, K chosen, D width, R rank of a probe, C width of the fusion, H heads.
+Shape letters: N tokens, E experts, K chosen, D width, R rank of a probe, H heads.
 
-Each stage ends in weights that are zero at birth (`score`, `up`), so a new layer is a plain sparse mixture to the bit,
-and a trained plain mixture becomes a collaborative one without a change of its function.
+The scores of `ProbeContext` and `FullContext` end in a weight that is zero at birth (`score`), so a new layer is a
+plain sparse mixture to the bit, and a trained plain mixture becomes a collaborative one without a change of its
+function.
 """
 
 from __future__ import annotations
@@ -12,12 +13,32 @@ import math
 
 import torch
 import torch.nn.functional as F
+from luna_plugin_moe.routing import entropy, token_mean
 from torch import Tensor, nn
+
+from .meeting import confer
 
 
 def fill(weight: Tensor) -> None:
     """A weight (out, in) that keeps the variance: normal with deviation 1/√in."""
     nn.init.normal_(weight, std=1 / math.sqrt(weight.shape[-1]))
+
+
+def diversity(attention: Tensor, mask: Tensor | None) -> Tensor:
+    """Mutual information between the token and whom one listens to: H(mean a) − mean H(a), in nats.
+
+    High when each token's attention is decided and differs between tokens. Averaging over all (H(a) at its largest) has
+    none of it, which a plain entropy would praise most.
+
+    Args:
+        attention: (N, …, S), each row sums to 1.
+        mask: (N,) bool, tokens that count.
+
+    Returns:
+        A scalar, 0 to ln S: the mean over all but the first and the last dimension.
+    """
+    attention = attention.detach()
+    return (entropy(token_mean(attention, mask)) - token_mean(entropy(attention), mask)).mean()
 
 
 class ProbeContext(nn.Module):
@@ -51,8 +72,9 @@ class ProbeContext(nn.Module):
         nn.init.zeros_(self.score)
         fill(self.sketch)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (N, D) float32 -> scores (N, E) to add to the router's logits, and the probes (N, E, R)."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (N, D) float32 -> scores (N, E) to add to the router's logits, the probes (N, E, R), and who listened to
+        whom (N, H, E, E)."""
         num_experts, rank = self.probe_bias.shape
         z = F.linear(x, self.down.to(x.dtype))
         flat = F.linear(z, self.probe.view(-1, rank).to(x.dtype), self.probe_bias.view(-1).to(x.dtype))
@@ -63,11 +85,13 @@ class ProbeContext(nn.Module):
         values = torch.einsum("hs,hsr->rh", score.view(self.heads, size), value)  # (R, H)
         direct = probes @ torch.cat([score[:, None], values], dim=1)  # (N, E, 1 + H)
         scores = direct[..., 0]
+        attentions = []
         for head in range(self.heads):
             asked = probes @ (query[head].t() @ key[head] / math.sqrt(size))
             attention = torch.softmax(asked @ probes.transpose(1, 2), dim=-1)
             scores = scores + (attention @ direct[..., 1 + head, None]).squeeze(-1)
-        return scores, probes
+            attentions.append(attention.detach())
+        return scores, probes, torch.stack(attentions, 1)
 
     def calibration(self, probes: Tensor, outputs: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """How well the probes of the chosen experts foretell a sketch of what they said.
@@ -118,66 +142,14 @@ class FullContext(nn.Module):
         fill(self.out)
         nn.init.zeros_(self.score)
 
-    def forward(self, outputs: Tensor) -> Tensor:
-        """outputs (E, N, D) -> scores (N, E), float32 at least, to add to the router's logits."""
-        e, n, d = outputs.shape
+    def forward(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """outputs (N, E, D) -> scores (N, E), float32 at least, to add to the router's logits; and who listened to
+        whom (N, H, E, E)."""
         exact = torch.promote_types(outputs.dtype, torch.float32)
-        qkv = F.linear(outputs, self.qkv.to(outputs.dtype)).view(e, n, 3, self.heads, d // self.heads)
-        query, key, value = qkv.permute(2, 1, 3, 0, 4)  # each (N, H, E, D/H)
-        attention = torch.softmax((query @ key.transpose(2, 3)).to(exact) / math.sqrt(d // self.heads), dim=-1)
-        spoken = (attention.to(value.dtype) @ value).permute(2, 0, 1, 3).reshape(e, n, d)
-        heard = (outputs + F.linear(spoken, self.out.to(outputs.dtype))).to(exact)
-        scale = torch.rsqrt(heard.square().mean(-1) + self.eps)
-        return ((heard @ self.score.to(heard.dtype)) * scale).t()
+        qkv, out, score = (weight.to(exact) for weight in (self.qkv, self.out, self.score))
+        return confer(outputs, qkv, out, score, self.heads, self.eps)
 
     def flops(self, num_experts: int) -> float:
-        """Forward operations per token."""
+        """Forward operations per token of a long text: with one head two of the four projections fold away."""
         d = self.score.numel()
-        return 2.0 * num_experts * (4 * d * d + 2 * num_experts * d + 2 * d)
-
-
-class Fusion(nn.Module):
-    """The task force: the chosen experts confer, y = Σ_k w_k y_k + B Σ_k w_k m_k, with B zero at birth.
-
-    m = Attention over the K states q_k = A y_k ∈ R^C.
-    """
-
-    def __init__(self, d_model: int, width: int) -> None:
-        super().__init__()
-        self.down = nn.Parameter(torch.empty(width, d_model))
-        self.qkv = nn.Parameter(torch.empty(3 * width, width))
-        self.up = nn.Parameter(torch.empty(d_model, width))
-
-    def reset_parameters(self) -> None:
-        """Fill the weights; `up` is zero at birth."""
-        fill(self.down)
-        fill(self.qkv)
-        nn.init.zeros_(self.up)
-
-    def forward(self, table: Tensor, weights: Tensor, index: Tensor) -> Tensor:
-        """What the conference adds.
-
-        Args:
-            table: (R, D) experts' outputs.
-            weights: (N, K).
-            index: (N, K), the table's row of each chosen expert.
-
-        Returns:
-            (N, D) in the table's dtype.
-        """
-        n, k = index.shape
-        width = self.down.shape[0]
-        if table.shape[0] == n * k:
-            states = F.linear(table, self.down.to(table.dtype)).index_select(0, index.reshape(-1))
-        else:
-            states = F.linear(table.index_select(0, index.reshape(-1)), self.down.to(table.dtype))
-        query, key, value = F.linear(states, self.qkv.to(table.dtype)).view(n, k, 3, width).unbind(2)
-        scores = (query @ key.transpose(1, 2)).to(weights.dtype) / math.sqrt(width)
-        # Σ_k w_k m_k = Σ_j (Σ_k w_k a_kj) value_j: the weights go into the attention
-        mixed = (weights[:, None] @ torch.softmax(scores, dim=-1)).to(table.dtype) @ value
-        return F.linear(mixed.squeeze(1), self.up.to(table.dtype))
-
-    def flops(self, top_k: int) -> float:
-        """Forward operations per token."""
-        width, d = self.down.shape
-        return 2.0 * (top_k * width * (d + 3 * width + top_k) + top_k**2 + top_k * width + width * d)
+        return 2.0 * num_experts * ((2 if self.heads == 1 else 4) * d * d + 2 * num_experts * d + 2 * d)

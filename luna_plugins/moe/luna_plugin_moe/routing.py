@@ -1,4 +1,4 @@
-"""Who works on a token: logits, selection with a bias, weights, and the statistics and losses of a choice.
+"""The choice of experts, and what is said about it: selection with a bias, weights, statistics, losses.
 
 Shape letters: N tokens, K chosen experts, E experts. All of it in float32 (float64 in a float64 model), under
 autocast too: a router in bfloat16 ties experts that differ.
@@ -6,40 +6,40 @@ autocast too: a router in bfloat16 ties experts that differ.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from luna_kernel.contracts.routers import Routing
+
 from .dispatch import count_experts
 
-
-class Routing(NamedTuple):
-    """The choice for every token."""
-
-    logits: Tensor
-    """(N, E) scores before the softmax, in float32."""
-    probabilities: Tensor
-    """(N, E) softmax of the logits."""
-    experts: Tensor
-    """(N, K) int64, the chosen experts, best first."""
-    weights: Tensor
-    """(N, K) what the chosen experts' outputs are multiplied by."""
+Scores = Literal["softmax", "sigmoid"]
 
 
-def choose(logits: Tensor, bias: Tensor, top_k: int) -> Routing:
-    """Choose `top_k` experts per token.
+def choose(logits: Tensor, bias: Tensor | None, top_k: int, scores: Scores = "softmax") -> Routing:
+    """Choose `top_k` experts per token by s + b, with s the softmax or the sigmoid of the logits.
 
     The bias (E,) moves the choice and never the weights, so it needs no gradient (Wang et al. 2024,
-    arXiv 2408.15664). Weights are the chosen probabilities made to sum to 1; with one expert they would always be 1
-    and the router would learn nothing, so there the probability itself is the weight (Fedus et al. 2021).
+    arXiv 2408.15664). Weights are the chosen s made to sum to 1; with one expert they would always be 1 and the router
+    would learn nothing, so there s itself is the weight (Fedus et al. 2021). Sigmoid scores: DeepSeek-V3 (2024,
+    arXiv 2412.19437, eq. 12 to 16); their probabilities are s over its sum.
     """
-    probabilities = torch.softmax(logits, dim=-1)
-    experts = torch.topk(probabilities.detach() + bias, top_k, dim=-1).indices
+    if scores == "sigmoid":
+        s = torch.sigmoid(logits)
+        probabilities = s / s.sum(-1, keepdim=True).clamp_min(torch.finfo(s.dtype).tiny)
+    else:
+        s = probabilities = torch.softmax(logits, dim=-1)
+    ranked = s.detach() if bias is None else s.detach() + bias.to(s.dtype)
+    experts = torch.topk(ranked, top_k, dim=-1).indices
     if top_k == 1:
-        return Routing(logits, probabilities, experts, probabilities.gather(1, experts))
-    # softmax of the chosen logits = chosen probabilities over their sum, without 0/0 when all of them underflow
-    return Routing(logits, probabilities, experts, torch.softmax(logits.gather(1, experts), dim=-1))
+        weights = s.gather(1, experts)
+    else:
+        # s over its sum, as a softmax of log s: without 0/0 when all of them underflow
+        chosen = logits.gather(1, experts)
+        weights = torch.softmax(chosen if scores == "softmax" else torch.nn.functional.logsigmoid(chosen), dim=-1)
+    return Routing(experts, weights, probabilities, logits)
 
 
 def token_mean(values: Tensor, mask: Tensor | None) -> Tensor:
@@ -55,15 +55,15 @@ def switch_loss(routing: Routing, mask: Tensor | None) -> Tensor:
 
     f_e, the share of the pairs, has no gradient; P_e, the mean probability, has.
     """
-    num_experts = routing.logits.shape[1]
-    counts = count_experts(routing.experts, num_experts, mask).to(routing.logits.dtype)
+    num_experts = routing.probabilities.shape[1]
+    counts = count_experts(routing.experts, num_experts, mask).to(routing.probabilities.dtype)
     share = counts / counts.sum().clamp_min(1)
     return num_experts * (share * token_mean(routing.probabilities, mask)).sum()
 
 
-def z_loss(routing: Routing, mask: Tensor | None) -> Tensor:
+def z_loss(logits: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of logsumexp(logits)² (Zoph et al. 2022, arXiv 2202.08906, eq. 5)."""
-    return token_mean(torch.logsumexp(routing.logits, dim=-1).square(), mask)
+    return token_mean(torch.logsumexp(logits, dim=-1).square(), mask)
 
 
 def entropy(probabilities: Tensor) -> Tensor:
@@ -79,8 +79,8 @@ def statistics(routing: Routing, mask: Tensor | None) -> dict[str, Tensor]:
     0 to ln E nats. `mutual_information`: H(mean p) − mean H(p), 0 to ln E nats; high when the router is decided on
     each token and differs between tokens, which neither an even spread nor a collapse achieves.
     """
-    counts = count_experts(routing.experts, routing.logits.shape[1], mask).to(routing.logits.dtype)
     p = routing.probabilities.detach()
+    counts = count_experts(routing.experts, p.shape[1], mask).to(p.dtype)
     mean_entropy = token_mean(entropy(p), mask)
     return {
         "load": counts / counts.sum().clamp_min(1),

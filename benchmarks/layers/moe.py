@@ -1,0 +1,125 @@
+"""The mixture of experts beside a dense layer of the same active size, a plain sort-and-group, and transformers'.
+
+    python benchmarks/layers/moe.py --d 256 512 --tokens 256 1024 4096 --batch 1
+
+Forward and backward of one layer, 8 experts of which 2 work on a token. `dense`: SwiGLU as wide as the experts that
+work on a token. `plain MoE`: sort and group, written with ordinary operations. `Mixtral`: transformers' layer with each
+of its ways to run the experts (`batched_mm` copies weights per token: only where the copies fit into 1 GiB).
+`keeps`: what autograd keeps for the backward pass, parameters left out. `peak`: most bytes that were allocated in one
+forward and backward, as the profiler counts them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from moc import Dense, PlainMoE, mixtral
+from side_by_side import print_table, rounds, saved_bytes
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from luna_kernel.contracts.layers import Context, Dims, Layer
+from luna_kernel.model.parts import make_parts
+from luna_kernel.plugins import load_plugins
+
+COPIES = 1 << 30
+"""Bytes of copied weights up to which `batched_mm` is run."""
+
+
+def layers_for(args: argparse.Namespace, d: int, pairs: int) -> dict[str, nn.Module]:
+    """The cases by name."""
+    hidden = args.hidden or 3 * d
+    dims = Dims(1, d, 8, max(d // 64, 1), max(d // 64, 1), 64, args.top_k * hidden, 1 << 16)
+    registry = load_plugins("moe").registry
+    node = {"name": "moe", "num_experts": args.experts, "top_k": args.top_k, "expert_dim": hidden}
+    layers: dict[str, nn.Module] = {
+        "dense": Dense(d, args.top_k * hidden),
+        "moe": make_parts("ffn", "ffn", node, dims, registry)[0].module,
+        "plain MoE": PlainMoE(d, hidden, args.experts, args.top_k),
+    }
+    if args.emotional:
+        layers["moe, emotional"] = make_parts("ffn", "f", {**node, "router": {"name": "emotional"}}, dims, registry)[
+            0
+        ].module
+    for how in ("eager", "grouped_mm", "batched_mm"):
+        if how == "batched_mm" and pairs * 3 * d * hidden * 4 > COPIES:
+            continue
+        layer = mixtral(d, hidden, args.experts, args.top_k, how)
+        if layer is not None:
+            layers[f"Mixtral {how}"] = layer
+    return layers
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """The most bytes above the start that were allocated at once, from the profiler's record of allocations."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
+        run()
+    held = top = 0
+    for event in record.profiler.kineto_results.events():  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            top = max(top, held)
+    return top
+
+
+def measure(args: argparse.Namespace, d: int, tokens: int) -> None:
+    """One table."""
+    torch.manual_seed(0)
+    layers = layers_for(args, d, args.batch * tokens * args.top_k)
+    x = torch.randn(args.batch, tokens, d)
+    positions = torch.arange(tokens).expand(args.batch, -1)
+    condition = {"emotion": torch.rand(args.batch, 11)}
+
+    def forward(layer: nn.Module) -> Tensor:
+        inputs = x.clone().requires_grad_()
+        if isinstance(layer, Layer):
+            ctx = Context(positions, condition=condition)
+            return layer(inputs, ctx).square().mean() + sum(ctx.losses.values())
+        out = layer(inputs)
+        return (out[0] if isinstance(out, tuple) else out).square().mean()
+
+    def step(layer: nn.Module) -> Callable[[], None]:
+        def run() -> None:
+            layer.zero_grad()
+            forward(layer).backward()
+
+        return run
+
+    times = rounds({name: step(layer) for name, layer in layers.items()}, args.rounds, args.threads)
+    parameters = {p.untyped_storage().data_ptr() for layer in layers.values() for p in layer.parameters()}
+    notes = {}
+    for name, layer in layers.items():
+        kept = saved_bytes(lambda layer=layer: forward(layer), parameters) / 2**20
+        layer.zero_grad()
+        notes[name] = f"keeps {kept:7.1f} MiB, peak {peak_bytes(step(layer)) / 2**20:7.1f} MiB"
+    title = f"float32, d {d}, {args.batch} x {tokens} tokens, {args.threads} thread(s), forward + backward"
+    print_table(title + ", against dense", times, "dense", notes)
+    others = {name: times[name] for name in times if name.startswith("Mixtral")}
+    if others:
+        best = min(others, key=lambda name: sorted(others[name])[len(others[name]) // 2])
+        print_table(f"the mixture against {best}", {best: times[best], "moe": times["moe"]}, best)
+
+
+def main() -> None:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--d", type=int, nargs="+", default=[256, 512])
+    parser.add_argument("--tokens", type=int, nargs="+", default=[256, 1024, 4096])
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--experts", type=int, default=8)
+    parser.add_argument("--top-k", type=int, default=2)
+    parser.add_argument("--hidden", type=int, help="hidden width of one expert; default 3 d")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--emotional", action="store_true", help="also with the emotional router")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    for d in args.d:
+        for tokens in args.tokens:
+            measure(args, d, tokens)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""All experts on all tokens, for the full context.
+
+Shape letters: N tokens, E experts, D width, F hidden width of an expert, M = N·K chosen pairs.
+
+The hidden layer's pre-activations are all that is kept for the backward pass; what follows from them is computed again
+there. Products are taken expert by expert over many rows, as one large matrix product each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from luna_plugin_moe.dispatch import Plan
+from torch import Tensor
+
+ROWS, ROWS_BACK = 512, 4096
+"""Rows of one matrix product, forward and backward: forward, few enough that what is between two products stays near
+the processor; backward, where every product adds to the weights' gradients, enough that this is rare."""
+
+
+def run_all(x: Tensor, w13: Tensor, w2: Tensor, *, keep: bool) -> tuple[Tensor, Tensor]:
+    """Every expert on every token.
+
+    Args:
+        x: (N, D) in the dtype to compute in.
+        w13: (E, 2F, D) the gates' and values' weights, in that dtype.
+        w2: (E, D, F).
+        keep: give the pre-activations too; without it nothing is kept and no gradient goes through.
+
+    Returns:
+        Outputs (N, E, D), and the pre-activations (E, N, 2F), gates before values, or (E, 0, 2F).
+    """
+    both: tuple[Tensor, Tensor] = _everyone(x, w13, w2, keep)
+    return both
+
+
+@torch.library.custom_op("luna_moc::everyone", mutates_args=())
+def _everyone(x: Tensor, w13: Tensor, w2: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+    experts, d, width = w2.shape
+    tokens = x.shape[0]
+    y = x.new_empty(tokens, experts, d)
+    kept = x.new_empty(experts, tokens if keep else 0, 2 * width)
+    with torch.autocast(x.device.type, enabled=False):
+        for start in range(0, tokens, ROWS):
+            part = slice(start, start + ROWS)
+            for e in range(experts):
+                weight = w13[e].t()
+                hidden = torch.mm(x[part], weight, out=kept[e, part]) if keep else torch.mm(x[part], weight)
+                act = F.silu(hidden[:, :width]).mul_(hidden[:, width:])
+                y[part, e] = torch.mm(act, w2[e].t())  # not `out=`: rows that far apart are slow to write to twice
+    return y, kept
+
+
+@_everyone.register_fake
+def _(x: Tensor, w13: Tensor, w2: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+    experts, d, width = w2.shape
+    return x.new_empty(x.shape[0], experts, d), x.new_empty(experts, x.shape[0] if keep else 0, 2 * width)
+
+
+@torch.library.custom_op("luna_moc::everyone_backward", mutates_args=())
+def _everyone_backward(grad: Tensor, x: Tensor, w13: Tensor, w2: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    experts, _, width = w2.shape
+    grad_x, grad_w13, grad_w2 = torch.zeros_like(x), torch.zeros_like(w13), torch.zeros_like(w2)
+    with torch.autocast(x.device.type, enabled=False):
+        for start in range(0, x.shape[0], ROWS_BACK):
+            part = slice(start, start + ROWS_BACK)
+            for e in range(experts):
+                gate, value = kept[e, part, :width], kept[e, part, width:]
+                both = _before_swiglu(grad[part, e].contiguous(), gate, value, w2[e], grad_w2[e])
+                grad_w13[e].addmm_(both.t(), x[part])
+                grad_x[part].addmm_(both, w13[e])
+    return grad_x, grad_w13, grad_w2
+
+
+def _before_swiglu(grad: Tensor, gate: Tensor, value: Tensor, w2: Tensor, grad_w2: Tensor) -> Tensor:
+    """From the gradient (n, D) of W₂(silu(gate) ⊙ value) to that of gate and value side by side, (n, 2F); adds to that
+    of W₂ on the way."""
+    width = w2.shape[1]
+    act = F.silu(gate)
+    grad_w2.addmm_(grad.t(), act * value)
+    grad_act = torch.mm(grad, w2)
+    both = grad.new_empty(grad.shape[0], 2 * width)
+    torch.mul(grad_act, act, out=both[:, width:])
+    both[:, :width] = torch.ops.aten.silu_backward(grad_act.mul_(value), gate)
+    return both
+
+
+@_everyone_backward.register_fake
+def _(grad: Tensor, x: Tensor, w13: Tensor, w2: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(w13), torch.empty_like(w2)
+
+
+def _save_everyone(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*inputs[:3], output[1])
+
+
+def _back_everyone(ctx: Any, grad: Tensor | None, _kept: Tensor | None) -> tuple[Any, ...]:
+    if grad is None:
+        return (None,) * 4
+    return (*_everyone_backward(grad.contiguous(), *ctx.saved_tensors), None)
+
+
+_everyone.register_autograd(_back_everyone, setup_context=_save_everyone)
+
+
+def take_chosen(
+    x: Tensor, w13: Tensor, w2: Tensor, plan: Plan, experts: Tensor, spoken: Tensor, kept: Tensor
+) -> Tensor:
+    """The chosen experts' outputs out of all, with the gradient that they would have had if they alone had run.
+
+    Args:
+        x, w13, w2: what `run_all` got.
+        plan: of `make_plan`.
+        experts: (N, K) int64, the choice that the plan sorts.
+        spoken: (N, E, D), of `run_all`; no gradient goes back through it.
+        kept: (E, N, 2F), of `run_all`.
+
+    Returns:
+        (M, D) in the plan's order, as `expert_mlp` gives it.
+    """
+    chosen = experts.reshape(-1)[plan.order]
+    token = plan.order // experts.shape[1]
+    rows = token * w2.shape[0] + chosen
+    hidden_rows = chosen * x.shape[0] + token
+    table: Tensor = _chosen(x, w13, w2, plan.order, plan.counts, spoken, kept, rows, hidden_rows)[0]
+    return table
+
+
+@torch.library.custom_op("luna_moc::chosen", mutates_args=())
+def _chosen(
+    x: Tensor,
+    w13: Tensor,
+    w2: Tensor,
+    order: Tensor,
+    counts: Tensor,
+    spoken: Tensor,
+    kept: Tensor,
+    rows: Tensor,
+    hidden_rows: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    width = w2.shape[2]
+    flat = kept.flatten(0, 1)
+    return (
+        spoken.flatten(0, 1).index_select(0, rows),
+        flat[:, :width].index_select(0, hidden_rows),
+        flat[:, width:].index_select(0, hidden_rows),
+    )
+
+
+@_chosen.register_fake
+def _(
+    x: Tensor,
+    w13: Tensor,
+    w2: Tensor,
+    order: Tensor,
+    counts: Tensor,
+    spoken: Tensor,
+    kept: Tensor,
+    rows: Tensor,
+    hidden_rows: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    pairs, width = order.shape[0], w2.shape[2]
+    return x.new_empty(pairs, x.shape[1]), x.new_empty(pairs, width), x.new_empty(pairs, width)
+
+
+@torch.library.custom_op("luna_moc::chosen_backward", mutates_args=())
+def _chosen_backward(
+    grad: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, gates: Tensor, values: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad_x, grad_w13, grad_w2 = torch.zeros_like(x), torch.empty_like(w13), torch.zeros_like(w2)
+    tokens = order // (order.numel() // max(x.shape[0], 1) or 1)
+    with torch.autocast(x.device.type, enabled=False):
+        start = 0
+        for e, count in enumerate(counts.tolist()):
+            run = slice(start, start + count)
+            both = _before_swiglu(grad[run], gates[run], values[run], w2[e], grad_w2[e])
+            torch.mm(both.t(), x.index_select(0, tokens[run]), out=grad_w13[e])
+            grad_x.index_add_(0, tokens[run], torch.mm(both, w13[e]))
+            start += count
+    return grad_x, grad_w13, grad_w2
+
+
+@_chosen_backward.register_fake
+def _(
+    grad: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, gates: Tensor, values: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(w13), torch.empty_like(w2)
+
+
+def _save_chosen(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*inputs[:5], output[1], output[2])
+
+
+def _back_chosen(ctx: Any, grad: Tensor | None, *_unused: Any) -> tuple[Any, ...]:
+    if grad is None:
+        return (None,) * 9
+    return (*_chosen_backward(grad.contiguous(), *ctx.saved_tensors), *(None,) * 6)
+
+
+_chosen.register_autograd(_back_chosen, setup_context=_save_chosen)
