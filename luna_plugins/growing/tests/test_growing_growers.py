@@ -44,11 +44,13 @@ def test_depth_from_a_file_and_token_by_token(layers, make_model, take, build, m
     save_model(tmp_path / "model", larger, plugins=plugins)
     opened = open_model(tmp_path / "model", selection="all").model
     assert opened.dims.num_layers == 4
-    assert torch.equal(logits(opened), logits(model))
-    states = [each.make_state(3, 23) for each in (model, opened)]
+    assert same(opened.state_dict(), larger.state_dict())
+    # Weights that are mapped from a file begin anywhere in memory, and matrix products round by where they begin.
+    assert torch.allclose(logits(opened), logits(model), atol=1e-5)
+    states = [each.make_state(3, 23) for each in (model, larger)]
     with torch.no_grad():
         for a, b in [(0, 8), *((i, i + 1) for i in range(8, 23))]:
-            one, two = (m(TOKENS[:, a:b], state=s).logits for m, s in zip((model, opened), states, strict=True))
+            one, two = (m(TOKENS[:, a:b], state=s).logits for m, s in zip((model, larger), states, strict=True))
             assert torch.equal(one, two)
 
 
