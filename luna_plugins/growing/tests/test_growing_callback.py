@@ -127,8 +127,11 @@ def test_wrong_configurations(plugins):
 
 @pytest.fixture
 def config(tmp_path):
-    text = tmp_path / "conto.txt"
-    text.write_text("Era uma vez um gato que dormia no telhado da casa, e outro que o via dormir. " * 40, "utf-8")
+    text = tmp_path / "contos"
+    text.mkdir()
+    for n in range(30):
+        story = f"Era uma vez, há {n} anos, um gato que dormia no telhado da casa {n}, e outro que o via dormir. "
+        (text / f"{n}.txt").write_text(story * 3, "utf-8")
     dims = {"d_model": 16, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8, "ffn_dim": 16}
 
     def make(name="run", **fields):
