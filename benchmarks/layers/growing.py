@@ -37,9 +37,9 @@ from luna_kernel.train.loop import TrainRun, train
 from luna_kernel.train.objectives import LanguageModeling
 from luna_kernel.train.optimizers import make_optimizers
 
-VOCAB, LENGTH, ROWS = 1024, 128, 8
-DIMS = {"d_model": 96, "num_heads": 4, "num_kv_heads": 4, "head_dim": 24, "max_positions": LENGTH, "init_std": 0.05}
-LAYERS, FFN = 6, 256
+VOCAB, LENGTH, ROWS = 512, 64, 8
+DIMS = {"d_model": 64, "num_heads": 4, "num_kv_heads": 4, "head_dim": 16, "max_positions": LENGTH, "init_std": 0.05}
+LAYERS, FFN = 6, 192
 POINTS = 8
 """How often a run is measured."""
 
@@ -51,7 +51,7 @@ CONTENDERS: dict[str, Plan] = {
     "small": ({"num_layers": 2, "ffn_dim": FFN}, None),
     "depth": ({"num_layers": 2, "ffn_dim": FFN}, {"name": "depth", "after": (0, 0, 1, 1)}),
     "stack": ({"num_layers": 2, "ffn_dim": FFN}, {"name": "stack", "times": 3}),
-    "width": ({"num_layers": LAYERS, "ffn_dim": 64}, {"name": "width", "ffn": 4}),
+    "width": ({"num_layers": LAYERS, "ffn_dim": 48}, {"name": "width", "ffn": 4}),
 }
 
 
@@ -84,8 +84,9 @@ class Watch(Callback):
             assert isinstance(run, Timed)
             begin = time.process_time()
             found = run.evaluate() or {}
-            self.curve.append(found["valid/bits_per_byte"])
             run.measuring += time.process_time() - begin
+            while run.progress >= (len(self.curve) + 1) / POINTS:  # a step may pass several marks
+                self.curve.append(found["valid/bits_per_byte"])
 
 
 def make_stores(texts: list[Path], folder: Path) -> tuple[Tokenizer, TokenStore, TokenStore]:

@@ -113,7 +113,9 @@ def split_units(units: int, wider: int) -> tuple[Tensor, Tensor]:
     (wider,) float64, unequal, adding to 1 for each old unit."""
     turns = [torch.randperm(units) for _ in range(-(-wider // units) - 1)]
     copies = torch.cat([torch.arange(units), *turns])[:wider]
-    raw = 1.0 + torch.rand(wider, dtype=torch.float64)
+    # Adam hides how large a gradient is, so shares that are almost equal would part for very long only.
+    turn = torch.arange(wider, dtype=torch.float64).div(units, rounding_mode="floor")
+    raw = 1.0 + turn + 0.5 * torch.rand(wider, dtype=torch.float64)
     total = torch.zeros(units, dtype=torch.float64).index_add_(0, copies, raw)
     return copies, raw / total[copies]
 

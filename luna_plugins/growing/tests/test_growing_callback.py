@@ -22,7 +22,7 @@ from luna_kernel.train.loop import train
 from luna_kernel.train.training import train_model
 
 BOTH = [{"name": "grow", "at_steps": [3], "warmup_steps": 2, "grower": "depth"}]
-QUICK = {"name": "grow", "window": 4, "min_improvement": 0.5, "confidence": 0.6, "cooldown": 1, "until": 1.0}
+QUICK = {"window": 4, "min_improvement": 0.5, "confidence": 0.6, "cooldown": 1, "until": 1.0}
 
 
 def digest(folder, step):
@@ -34,9 +34,8 @@ def digest(folder, step):
 
 def test_it_grows_on_a_plateau_and_then_waits(make_run, tmp_path):
     """A loss that falls by less than half in four measurements is a plateau to this one."""
-    node = {**QUICK, "max_growths": 2}
-    run = make_run(tmp_path / "run", callbacks=[], valid_every=1, max_steps=20)
-    run.callbacks = [Grow(GrowConfig(**{k: v for k, v in node.items() if k != "name"}))]
+    run = make_run(tmp_path / "run", valid_every=1, valid_samples=4, max_steps=14)
+    run.callbacks = [Grow(GrowConfig(**QUICK, max_growths=2))]
     train(run)
     first, second = (growth.step for growth in run.growths)
     assert first >= 4
@@ -47,41 +46,50 @@ def test_it_grows_on_a_plateau_and_then_waits(make_run, tmp_path):
 
 def test_it_does_not_grow_while_the_loss_falls_or_late(make_run, tmp_path):
     for name, fields in (("falls", {"min_improvement": 1e-6, "confidence": 0.999}), ("late", {"until": 0.05})):
-        run = make_run(tmp_path / name, valid_every=1, max_steps=20, learning_rate=1e-2)
-        run.callbacks = [Grow(GrowConfig(**{**{k: v for k, v in QUICK.items() if k != "name"}, **fields}))]
+        run = make_run(tmp_path / name, valid_every=1, valid_samples=8, max_steps=12, learning_rate=1e-2)
+        run.callbacks = [Grow(GrowConfig(**{**QUICK, **fields}))]
         train(run)
         assert run.growths == []
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("grower", ["depth", "width", "stack", {"name": "width", "ffn": 1.5, "d_model": 1.5}], ids=str)
+@pytest.mark.parametrize(
+    ("grower", "optimizer"),
+    [
+        ("depth", "muon"),
+        ("stack", "adamw"),
+        ({"name": "width", "ffn": 1.5, "d_model": 1.5}, "adamw"),
+        ("width", "muon"),
+    ],
+    ids=str,
+)
 def test_going_on_from_any_step_gives_the_same_bits(make_run, tmp_path, optimizer, grower):
+    """Growth on a plateau: the window, too, is in the checkpoint."""
+
     def make(folder):
-        node = {**QUICK, "grower": grower, "warmup_steps": 3, "max_growths": 1 if isinstance(grower, dict) else 2}
-        fields = {"max_steps": 14, "valid_every": 1, "keep_last": 99, "optimizer": {"name": optimizer}}
-        run = make_run(folder, **fields)
-        run.callbacks = [Grow(GrowConfig(**{k: v for k, v in node.items() if k != "name"}))]
+        fields = {"max_steps": 12, "valid_every": 1, "valid_samples": 4, "keep_last": 99}
+        run = make_run(folder, **fields, optimizer={"name": optimizer})
+        run.callbacks = [Grow(GrowConfig(**QUICK, grower=grower, warmup_steps=3, max_growths=2))]
         return run
 
     whole = make(tmp_path / "whole")
     train(whole)
     steps = [growth.step for growth in whole.growths]
-    assert steps
-    for step in sorted({1, *steps, *(s + 1 for s in steps), *(s - 1 for s in steps), 13}):
+    assert len(steps) == 2
+    for step in (1, steps[0], steps[0] + 1, steps[1] - 1, steps[1], steps[1] + 1):
         run = make(tmp_path / f"from-{step}")
         run.restore(run_state.load_checkpoint(run_state.checkpoint_folder(tmp_path / "whole", step)))
         train(run)
         assert [growth.step for growth in run.growths] == steps
-        assert digest(tmp_path / f"from-{step}", 14) == digest(tmp_path / "whole", 14), f"from step {step}"
+        assert digest(tmp_path / f"from-{step}", 12) == digest(tmp_path / "whole", 12), f"from step {step}"
 
 
 def test_every_layer_trains_on_after_growth(layers, make_run, tmp_path):
-    run = make_run(tmp_path / "run", layers=layers, callbacks=[], max_steps=40, learning_rate=1e-2, valid_every=10)
+    run = make_run(tmp_path / "run", layers=layers, max_steps=40, learning_rate=1e-2, checkpoint_every=0)
     run.callbacks = [Grow(GrowConfig(at_steps=(10,), warmup_steps=5))]
     train(run)
     assert run.growths[0].difference == 0
     assert run.model.dims.num_layers == 3
-    assert run.metrics["valid/loss"] < 2.5
+    assert run.metrics["loss/main"] < 2.5
     new = run.model.blocks[2]
     for part in (new.mixer, new.ffn):
         for name in part.output_parameters():
@@ -119,8 +127,11 @@ def test_wrong_configurations(plugins):
 
 @pytest.fixture
 def config(tmp_path):
-    text = tmp_path / "conto.txt"
-    text.write_text("Era uma vez um gato que dormia no telhado da casa, e outro que o via dormir. " * 40, "utf-8")
+    text = tmp_path / "contos"
+    text.mkdir()
+    for n in range(30):
+        story = f"Era uma vez, há {n} anos, um gato que dormia no telhado da casa {n}, e outro que o via dormir. "
+        (text / f"{n}.txt").write_text(story * 3, "utf-8")
     dims = {"d_model": 16, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8, "ffn_dim": 16}
 
     def make(name="run", **fields):

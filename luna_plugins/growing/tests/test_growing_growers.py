@@ -44,11 +44,13 @@ def test_depth_from_a_file_and_token_by_token(layers, make_model, take, build, m
     save_model(tmp_path / "model", larger, plugins=plugins)
     opened = open_model(tmp_path / "model", selection="all").model
     assert opened.dims.num_layers == 4
-    assert torch.equal(logits(opened), logits(model))
-    states = [each.make_state(3, 23) for each in (model, opened)]
+    assert same(opened.state_dict(), larger.state_dict())
+    # Weights that are mapped from a file begin anywhere in memory, and matrix products round by where they begin.
+    assert torch.allclose(logits(opened), logits(model), atol=1e-5)
+    states = [each.make_state(3, 23) for each in (model, larger)]
     with torch.no_grad():
         for a, b in [(0, 8), *((i, i + 1) for i in range(8, 23))]:
-            one, two = (m(TOKENS[:, a:b], state=s).logits for m, s in zip((model, opened), states, strict=True))
+            one, two = (m(TOKENS[:, a:b], state=s).logits for m, s in zip((model, larger), states, strict=True))
             assert torch.equal(one, two)
 
 
@@ -212,18 +214,26 @@ def test_what_an_optimiser_keeps_and_nobody_knows_begins_anew(make_model, take, 
     assert set(grown.optimizer_state) == {"norm.weight"}
 
 
-def test_copies_of_a_unit_part_ways(make_model, take, build, make_grower, plugins):
+@pytest.mark.parametrize("shares", ["equal", "unequal"])
+def test_copies_of_a_unit_part_ways(shares, make_model, take, build, make_grower, plugins, monkeypatch):
+    """Unless they share equally: then they would stay one unit for ever."""
+    from luna_plugin_growing import width
+
     torch.manual_seed(2)
+    if shares == "equal":
+        monkeypatch.setattr(
+            width, "split_units", lambda units, wider: (split_units(units, wider)[0], torch.full((wider,), 0.5))
+        )
     larger = build(make_grower("width").grow(take(make_model()), plugins.registry)).train()
-    gates = larger.blocks[0].ffn.gate_up.weight
-    assert torch.equal(gates[:64].sort(0).values[::2], gates[:64].sort(0).values[1::2])
     optimizer = torch.optim.AdamW(larger.parameters(), lr=1e-2)
-    for _ in range(5):
+    for _ in range(10):
         optimizer.zero_grad()
         larger.token_losses(TOKENS, TOKENS.roll(-1, 1)).sum_loss.backward()
         optimizer.step()
-    distances = torch.cdist(gates[:64], gates[:64]) + 9 * torch.eye(64)
-    assert distances.min() > 1e-3
+    units = larger.blocks[0].ffn.gate_up.weight.detach().double()[:64]
+    nearest = ((units[:, None] - units).norm(dim=-1) + 9 * torch.eye(64)).min(1).values
+    assert bool(nearest.min() > 1e-5) is (shares == "unequal")
+    assert bool(nearest.max() < 1e-5) is (shares == "equal")
 
 
 @pytest.mark.parametrize("fields", [{}, {"ffn": 1, "d_model": 2}], ids=["ffn", "stream"])
