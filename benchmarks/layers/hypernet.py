@@ -86,7 +86,7 @@ def trained(case: str, seed: int, steps: int, folder: Path) -> LunaGenerator:
     """A model of the case, trained."""
     data = folder / "dados.jsonl"
     write_data(data, in_words=case.endswith("words"))
-    plugins = load_plugins("none,hypernet")
+    plugins = load_plugins("hypernet")
     configs = CASES[case]
     plain = not configs
     new = {
@@ -100,13 +100,13 @@ def trained(case: str, seed: int, steps: int, folder: Path) -> LunaGenerator:
     fields |= {"max_steps": steps, "batch_size": 8, "sequence_length": 64, "valid_every": 0, "valid_fraction": 0.0}
     fields |= {"seed": seed, "precision": "fp32", "learning_rate": 3e-3, "preflight": False, "checkpoint_every": 0}
     result = train_model(TrainConfig.model_validate(fields), plugins=plugins)
-    return LunaGenerator(open_model(result.model_dir, selection="none,hypernet"))
+    return LunaGenerator(open_model(result.model_dir, selection="hypernet"))
 
 
 def exact(generator: LunaGenerator, case: str) -> dict[str, float]:
     """Share of exact answers with the right domain, the wrong one and none."""
     sampling = Sampling(temperature=0, max_tokens=40, repetition_penalty=1.0, min_p=0.0)
-    session = Session(load_plugins("none,hypernet"), generator, steps=["generate"], options=SessionOptions(sampling))
+    session = Session(load_plugins("hypernet"), generator, steps=["generate"], options=SessionOptions(sampling))
     counts = {"right": 0, "wrong": 0, "none": 0}
     for word, answers in MEANINGS.items():
         for index, domain in enumerate(DOMAINS):
@@ -142,7 +142,7 @@ def answers(seeds: int, steps: int) -> None:
 def cost(d: int, tokens: int, batch: int, count: int) -> None:
     """Forward and backward of a SwiGLU layer, alone and with each adapter; a condition per row, and per token."""
     dims = Dims(64, d, 8, 8, 8, d // 8, round(8 * d / 3 / 64) * 64, tokens)
-    registry = load_plugins("none,hypernet").registry
+    registry = load_plugins("hypernet").registry
 
     def part(kind: str, name: str, fields: dict[str, Any]) -> Any:
         component = registry.get(kind, name)

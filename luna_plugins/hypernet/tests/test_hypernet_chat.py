@@ -32,7 +32,7 @@ def session(tmp_path_factory):
         ]
         data = folder / "dados.jsonl"
         data.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
-        plugins = load_plugins("none,hypernet")
+        plugins = load_plugins("hypernet")
         dims = {"d_model": 32, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "head_dim": 16, "ffn_dim": 64}
         new = {"preset": "mini", "dims": dims, "components": ["domain_adapter"]}
         fields = {"run_dir": folder / "run", "train_data": (str(data),), "vocab_size": 300, "new_model": new}
@@ -41,7 +41,7 @@ def session(tmp_path_factory):
         result = train_model(TrainConfig.model_validate(fields), plugins=plugins)
         metrics = json.loads((result.run_dir / "metrics.jsonl").read_text().splitlines()[-1])
         assert {"domain/pi/0/0", "domain/entropy/1", "domain/accuracy/1", "domain/label"} <= set(metrics)
-        generator = LunaGenerator(open_model(result.model_dir, selection="none,hypernet"))
+        generator = LunaGenerator(open_model(result.model_dir, selection="hypernet"))
         session = Session(plugins, generator, steps=["generate"])
         session.options.sampling = Sampling(temperature=0, max_tokens=12, repetition_penalty=1.0)
         yield session
@@ -71,7 +71,7 @@ def test_the_command_lists_completes_and_refuses(session):
 
 
 def test_a_generator_without_domains_says_so(session):
-    plugins = load_plugins("none,hypernet")
+    plugins = load_plugins("hypernet")
     extractive = plugins.registry.get("generator", "extractive").load()()
     other = Session(plugins, extractive, steps=["generate"])
     with pytest.raises(UsageError, match="does not read"):
