@@ -179,9 +179,7 @@ def _forward(*args: Any, keep: bool = True) -> tuple[Tensor, Tensor, Tensor, Ten
                 y = ys[part.at]
                 own = states[part.states] if keep else state.new_empty(part.batch, part.count + 1, *state.shape[1:])
                 own[:, 0] = last[rows]
-                forward(
-                    part.chunks(mixed.to(s.low)), own, y.view(part.batch, part.count, part.size, s.heads, s.size)
-                )
+                forward(part.chunks(mixed.to(s.low)), own, y.view(part.batch, part.count, part.size, s.heads, s.size))
                 last[rows] = own[:, -1]
                 out[part.at] = gate(y.to(s.exact), mixed[..., : s.inner], part.z, s.skip, s.w.norm, s.eps)
         return out, last, ys, states
@@ -239,12 +237,12 @@ _ARGUMENTS = (
     "Tensor projected, Tensor before, Tensor state, Tensor? conv, Tensor? conv_bias, Tensor step_bias, Tensor rate, "
     "Tensor skip, Tensor norm, Tensor? runs, Tensor? real, int chunk_size, float eps"
 )
+_KEPT = "Tensor grad, Tensor grad_last, Tensor ys, Tensor states"
+_WITH_GRADIENT = 3 + len(Weights._fields)
 torch.library.define("luna_ssm::sequence", f"({_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)")
-torch.library.define(
-    "luna_ssm::sequence_backward", f"(Tensor grad, Tensor grad_last, Tensor ys, Tensor states, {_ARGUMENTS}) -> Tensor[]"
-)
-torch.library.impl("luna_ssm::sequence", "CompositeExplicitAutograd")(_forward)
-torch.library.impl("luna_ssm::sequence_backward", "CompositeExplicitAutograd")(_backward)
+torch.library.define("luna_ssm::sequence_backward", f"({_KEPT}, {_ARGUMENTS}) -> Tensor[]")
+torch.library.impl("luna_ssm::sequence", "default")(_forward)
+torch.library.impl("luna_ssm::sequence_backward", "default")(_backward)
 
 
 @torch.library.register_fake("luna_ssm::sequence")
@@ -262,7 +260,7 @@ def _(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 @torch.library.register_fake("luna_ssm::sequence_backward")
 def _(grad: Tensor, grad_last: Tensor, ys: Tensor, states: Tensor, *args: Any) -> list[Tensor]:
-    return [t.new_empty(t.shape) for t in args[: 3 + len(Weights._fields)] if t is not None]
+    return [t.new_empty(t.shape) for t in args[:_WITH_GRADIENT] if t is not None]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
@@ -276,8 +274,8 @@ def _back(ctx: Any, grad: Tensor | None, grad_last: Tensor | None, _ys: Any, _st
     grad = torch.zeros_like(ys) if grad is None else grad
     grad_last = torch.zeros_like(args[2]) if grad_last is None else grad_last
     grads = iter(torch.ops.luna_ssm.sequence_backward(grad, grad_last, ys, states, *args, ctx.chunk_size, ctx.eps))
-    with_gradient = 3 + len(Weights._fields)
-    return tuple(next(grads) if i < with_gradient and t is not None else None for i, t in enumerate((*args, None, None)))
+    given = [next(grads) if t is not None else None for t in args[:_WITH_GRADIENT]]
+    return (*given, None, None, None, None)
 
 
 torch.library.register_autograd("luna_ssm::sequence", _back, setup_context=_save)
