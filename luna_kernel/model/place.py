@@ -8,8 +8,9 @@
     3 of 4 blocks, or short 3:1
 
 Blocks count from 0. `every Nth block` begins at block N-1, so that the first block keeps the plain layers; `from K`
-says otherwise. `3 of 4 blocks` takes the first three of every four, the groups counted from the end: the last block stays as
-it is. `3:1` is the same, said as a ratio of taken to left. A modulator may name the layer that it wraps, `mixer of every block`; without it, the feed-forward.
+says otherwise. `3 of 4 blocks` takes the first three of every four, the groups counted from the end: the last block
+stays as it is. `3:1` is the same as a ratio of taken to left. A modulator may name the layer that it wraps, `mixer of
+every block`; without it, the feed-forward.
 """
 
 from __future__ import annotations
