@@ -32,14 +32,14 @@ def draw_lines(
         _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, across, anchor="middle"),
         f'<g transform="rotate(-90 16 {HEIGHT / 2})">{_text(16, HEIGHT / 2, up, anchor="middle")}</g>',
     ]
-    for power in range(math.ceil(x_range[0] - 1e-9), math.floor(x_range[1] + 1e-9) + 1):
-        x, bottom = place(10.0**power, min(ys))
+    for tick in _ticks(*x_range):
+        x, bottom = place(tick, min(ys))
         parts.append(f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{bottom:.1f}" stroke="#ddd"/>')
-        parts.append(_text(x, bottom + 16, f"{10**power:,}", anchor="middle"))
-    for power in range(math.ceil(y_range[0] - 1e-9), math.floor(y_range[1] + 1e-9) + 1):
-        _, y = place(min(xs), 10.0**power)
+        parts.append(_text(x, bottom + 16, f"{tick:,.0f}", anchor="middle"))
+    for tick in _ticks(*y_range):
+        _, y = place(min(xs), tick)
         parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#ddd"/>')
-        parts.append(_text(LEFT - 6, y + 4, f"{10.0**power:g}", anchor="end"))
+        parts.append(_text(LEFT - 6, y + 4, f"{tick:g}", anchor="end"))
     for number, (name, points) in enumerate(kept.items()):
         colour = COLOURS[number % len(COLOURS)]
         shape = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
@@ -53,6 +53,13 @@ def draw_lines(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([*parts, "</svg>", ""]), encoding="utf-8")
     print(f"\ndrawn: {path}")
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers from 10^low to 10^high: 1, 2, 5 of each power where there are few powers."""
+    steps = (1, 2, 5) if high - low < 2 else (1,)
+    ticks = (step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps)
+    return [tick for tick in ticks if low - 1e-9 <= math.log10(tick) <= high + 1e-9]
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", weight: str = "normal") -> str:

@@ -149,7 +149,7 @@ def decode(args: argparse.Namespace) -> None:
     """Seconds per decoded token after a text of each length."""
     lengths = (1024, 65536)
     layers, position = make_layers(args.d, max(lengths) + 1024, args.chunk, peers=False)
-    for key, count in (("ssm", 200), ("attention", 5)):
+    for key, count in (("ssm", 100), ("attention", 5)):
         layer, cases = layers[key], dict[str, Callable[[], object]]()
         assert isinstance(layer, Layer)
         for length in lengths:
