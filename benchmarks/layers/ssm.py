@@ -2,19 +2,25 @@
 
     python benchmarks/layers/ssm.py --d 512 --tokens 1024 --batch 4 --threads 1
     python benchmarks/layers/ssm.py --d 512 --tokens 8192 --batch 1 --threads 1
+    python benchmarks/layers/ssm.py --d 256 --growth --svg docs/figures/ssm-growth.svg
     python benchmarks/layers/ssm.py --decode
 
 Forward and backward of one layer; `attention` is the kernel's own, with rotary positions. `Mamba2`: transformers' layer
-on its path without CUDA kernels, where transformers is installed. `--decode`: seconds per token after short
-and long texts.
+of the same sizes on its path without CUDA kernels, where transformers is installed, with our chunk and with its own;
+`matrices alone`: what both spend in the two projections. `--growth`: time per token up to 65,536 tokens. `--decode`:
+seconds per token after short and long texts.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from drawing import draw_lines
 from luna_plugin_ssm.config import HybridConfig, StateSpaceConfig
 from luna_plugin_ssm.hybrid import Hybrid
 from luna_plugin_ssm.layer import StateSpace
@@ -28,18 +34,33 @@ from luna_kernel.model.rope import RotaryPosition
 from luna_kernel.model.rope_config import RotaryConfig
 
 
-def mamba2(d: int, chunk: int) -> nn.Module | None:
-    """Transformers' Mamba-2 mixer of the same sizes, or None without transformers."""
+def mamba2(d: int, chunk: int, expand: int, state: int) -> nn.Module | None:
+    """Transformers' Mamba-2 mixer, or None without transformers."""
     try:
         from transformers import Mamba2Config
         from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
     except ImportError:
         return None
     config = Mamba2Config(
-        hidden_size=d, num_heads=2 * d // 64, head_dim=64, state_size=64, n_groups=1, expand=2, chunk_size=chunk
-    )
+        hidden_size=d, num_heads=expand * d // 64, head_dim=64, state_size=state, n_groups=1, expand=expand,
+        chunk_size=chunk,
+    )  # fmt: skip
     layer: nn.Module = Mamba2Mixer(config, layer_idx=0)
     return layer
+
+
+class Matrices(nn.Module):
+    """The two projections of a state space, x (B, T, D) to (B, T, D), without what stands between them."""
+
+    def __init__(self, layer: StateSpace) -> None:
+        super().__init__()
+        self.inner = layer.inner
+        self.in_proj = nn.Parameter(layer.in_proj.detach().clone())
+        self.out_proj = nn.Parameter(layer.out_proj.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return F.linear(F.linear(x, self.in_proj)[..., : self.inner], self.out_proj)
 
 
 def make_layers(d: int, tokens: int, chunk: int, peers: bool) -> tuple[dict[str, nn.Module], RotaryPosition]:
@@ -49,13 +70,17 @@ def make_layers(d: int, tokens: int, chunk: int, peers: bool) -> tuple[dict[str,
     ssm = StateSpaceConfig(chunk_size=chunk)
     layers: dict[str, nn.Module] = {
         "attention": Attention(AttentionConfig(), dims),
-        "ssm": StateSpace(ssm, dims),
-        "ssm, expand 2, N 64": StateSpace(ssm.model_copy(update={"expand": 2, "state_dim": 64}), dims),
         "hybrid": Hybrid(HybridConfig(ssm=ssm), dims),
     }
-    other = mamba2(d, chunk) if peers else None
-    if other is not None:
-        layers["Mamba2 of transformers"] = other
+    for label, expand, state in (("", ssm.expand, ssm.state_dim), (", expand 2, N 64", 2, 64)):
+        own = StateSpace(ssm.model_copy(update={"expand": expand, "state_dim": state}), dims)
+        layers["ssm" + label] = own
+        if peers:
+            layers["matrices alone" + label] = Matrices(own)
+            for other_chunk in dict.fromkeys((chunk, 256)):
+                other = mamba2(d, other_chunk, expand, state)
+                if other is not None:
+                    layers[f"Mamba2, chunk {other_chunk}{label}"] = other
     return layers, RotaryPosition(RotaryConfig(), dims)
 
 
@@ -93,29 +118,60 @@ def compare(args: argparse.Namespace) -> None:
         print_table(title + ", against attention", times, "attention", notes)
 
 
+def growth(args: argparse.Namespace) -> None:
+    """Forward and backward of one text of growing length."""
+    lengths = {"ssm": (1024, 4096, 16384, 65536), "attention": (1024, 2048, 4096, 8192)}
+    layers, position = make_layers(args.d, 65536, args.chunk, peers=False)
+    lines = {}
+    for key, numbers in lengths.items():
+        cases: dict[str, Callable[[], object]] = {}
+        for length in numbers:
+
+            def run(layer: nn.Module = layers[key], length: int = length) -> None:
+                layer.zero_grad()
+                x = torch.randn(1, length, args.d, requires_grad=True)
+                layer(x, Context(torch.arange(length)[None], position=position)).square().mean().backward()
+
+            cases[f"{length:6} tokens"] = run
+        times = rounds(cases, args.rounds, args.threads)
+        print_table(
+            f"{key}, fp32, d {args.d}, B 1, {args.threads} thread(s), forward + backward", times, "  1024 tokens"
+        )
+        medians = [statistics.median(values) for values in times.values()]
+        lines[key] = [(n, seconds / n * 1e6) for n, seconds in zip(numbers, medians, strict=True)]
+        print("  microseconds per token: " + ", ".join(f"{n}: {each:.1f}" for n, each in lines[key]))
+    if args.svg:
+        draw_lines(args.svg, "Forward and backward, per token", "tokens of the text", "microseconds", lines)
+
+
 @torch.no_grad()
 def decode(args: argparse.Namespace) -> None:
     """Seconds per decoded token after a text of each length."""
     lengths = (1024, 65536)
     layers, position = make_layers(args.d, max(lengths) + 1024, args.chunk, peers=False)
-    cases: dict[str, Callable[[], object]] = {}
-    for key in ("attention", "ssm"):
-        layer = layers[key]
+    for key, count in (("ssm", 100), ("attention", 5)):
+        layer, cases = layers[key], dict[str, Callable[[], object]]()
         assert isinstance(layer, Layer)
         for length in lengths:
             state = layer.make_state(1, length + 4096, torch.float32, torch.device("cpu"))
             for start in range(0, length, 1024):
                 places = torch.arange(start, start + 1024)[None]
-                layer(torch.randn(1, 1024, args.d), Context(places, position=position, state=state))
+                if key == "attention":  # what the keys are does not matter here, and making them takes minutes
+                    state.append(*torch.randn(2, 1, layer.num_kv_heads, 1024, layer.head_dim), places, None)
+                else:
+                    layer(torch.randn(1, 1024, args.d), Context(places, position=position, state=state))
             token, place = torch.randn(1, 1, args.d), torch.tensor([[length]])
 
-            def run(layer: Layer = layer, state: object = state, token: Tensor = token, place: Tensor = place) -> None:
-                for _ in range(100):
+            def run(
+                layer: Layer = layer, state: object = state, token: Tensor = token, place: Tensor = place,
+                count: int = count,
+            ) -> None:  # fmt: skip
+                for _ in range(count):
                     layer(token, Context(place, position=position, state=state))
 
-            cases[f"{key} after {length}"] = run
-    times = rounds(cases, args.rounds, args.threads)
-    print_table("100 decoded tokens, fp32", times, "ssm after 1024")
+            cases[f"after {length} tokens"] = run
+        times = rounds(cases, args.rounds, args.threads)
+        print_table(f"{key}: {count} decoded tokens, fp32, d {args.d}", times, "after 1024 tokens")
 
 
 def main() -> None:
@@ -129,11 +185,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=["fp32", "bf16", "both"], default="both")
     parser.add_argument("--decode", action="store_true")
-    parser.add_argument("--no-peers", action="store_true", help="leave transformers' layer out (it is slow)")
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--svg", type=Path, help="with --growth: draw it into this file")
+    parser.add_argument("--no-peers", action="store_true", help="leave transformers' layer and the matrices out")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    decode(args) if args.decode else compare(args)
+    (decode if args.decode else growth if args.growth else compare)(args)
 
 
 if __name__ == "__main__":

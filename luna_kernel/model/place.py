@@ -5,9 +5,12 @@
     last 2 blocks          no block
     every 4th block from the end
     every block except last block, every block except every 4th from the end
+    3 of 4 blocks, or short 3:1
 
 Blocks count from 0. `every Nth block` begins at block N-1, so that the first block keeps the plain layers; `from K`
-says otherwise. A modulator may name the layer that it wraps, `mixer of every block`; without it, the feed-forward.
+says otherwise. `3 of 4 blocks` takes the first three of every four, the groups counted from the end: the last block
+stays as it is. `3:1` is the same as a ratio of taken to left. A modulator may name the layer that it wraps, `mixer of
+every block`; without it, the feed-forward.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ t = catalogue(__package__)
 _EVERY = re.compile(r"every (?:(\d+)(?:st|nd|rd|th)(?: block)?|block)(?: from (?:(\d+)|(the end)))?")
 _LIST = re.compile(r"blocks? (\d+(?: ?, ?\d+)*)")
 _END = re.compile(r"(first|last) (?:(\d+) blocks|block)")
+_SHARE = re.compile(r"(\d+) of (\d+) blocks|(\d+) ?: ?(\d+)")
 _SLOT = re.compile(r"(mixer|ffn) of (.+)")
 
 
@@ -75,6 +79,11 @@ def _blocks(part: str, num_layers: int, text: str, component: str) -> range | li
         if count > 0:
             _check([count - 1], num_layers, text, component)
             return range(count) if match[1] == "first" else range(num_layers - count, num_layers)
+    if match := _SHARE.fullmatch(part):
+        taken = int(match[1] or match[3])
+        group = int(match[2]) if match[2] else taken + int(match[4])
+        if 0 < taken < group:
+            return [block for block in range(num_layers) if (num_layers - 1 - block) % group >= group - taken]
     raise UsageError(t("place.bad", component=component, place=text), hint=t("place.hint"))
 
 

@@ -105,6 +105,13 @@ def names(blueprint, slot):
         ("first 2 blocks", (0, 1)),
         ("last 2 blocks", (4, 5)),
         ("no block", ()),
+        ("3 of 4 blocks", (0, 2, 3, 4)),
+        ("3:1", (0, 2, 3, 4)),
+        ("1:1", (0, 2, 4)),
+        ("1:3", (2,)),
+        ("2 : 1", (0, 1, 3, 4)),
+        ("7 of 8 blocks", (0, 1, 2, 3, 4)),
+        ("3:1 except first block", (2, 3, 4)),
     ],
 )
 def test_places(text, blocks):
@@ -114,7 +121,8 @@ def test_places(text, blocks):
 @pytest.mark.parametrize(
     "text",
     ["", "everywhere", "block 6", "blocks 1,9", "every 0th block", "every 2nd block from 6", "last 7 blocks",
-     "first 0 blocks", "block -1", "blocks 1,", "every block except", "mixer of", "no block please"],
+     "first 0 blocks", "block -1", "blocks 1,", "every block except", "mixer of", "no block please",
+     "0:1", "3:0", "4 of 4 blocks", "3 of 0 blocks", "1:2:3"],
 )  # fmt: skip
 def test_bad_places(text):
     with pytest.raises(UsageError, match="moc") as caught:
@@ -129,6 +137,14 @@ def test_any_text_is_a_place_or_an_error(text):
     except UsageError:
         return
     assert all(0 <= block < 6 for block in place.blocks)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 4, 7, 8, 24])
+@pytest.mark.parametrize("group", [2, 4, 8])
+def test_a_ratio_leaves_every_nth_block_from_the_end(group, layers):
+    expected = parse_place(f"every block except every {group}th from the end", layers)
+    assert parse_place(f"{group - 1}:1", layers) == parse_place(f"{group - 1} of {group} blocks", layers) == expected
+    assert layers - 1 not in expected.blocks
 
 
 def test_place_names_the_wrapped_layer():

@@ -20,7 +20,7 @@ def luna_add_layers(add: Add) -> None:
         "ssm",
         "luna_plugin_ssm.layer:StateSpace",
         config="luna_plugin_ssm.config:StateSpaceConfig",
-        place="every block except every 4th from the end",
+        place="3 of 4 blocks",
         help="Selective state space (Mamba-2): linear in the length, constant memory per request",
     )
     add(

@@ -60,11 +60,10 @@ class Hybrid(Layer):
         """Map x (B, T, D) to (B, T, D)."""
         state: HybridState | None = ctx.state
         total = torch.zeros_like(x)
-        for number, (branch, own) in enumerate(
-            ((self.attention, state and state.attention), (self.ssm, state and state.ssm))
-        ):
+        branches = ((self.attention, state and state.attention), (self.ssm, state and state.ssm))
+        for (branch, own), mix in zip(branches, self.mix.to(x.dtype), strict=True):
             y = branch(x, dataclasses.replace(ctx, state=own)).to(x.dtype)
-            total = torch.addcmul(total, F.rms_norm(y, (x.shape[-1],), eps=self.eps), self.mix[number].to(x.dtype))
+            total = torch.addcmul(total, F.rms_norm(y, (x.shape[-1],), eps=self.eps), mix)
         return total
 
     def flops_per_token(self, context_length: int) -> float:

@@ -22,9 +22,9 @@ from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.layers import Context, Dims, Layer
 
 from .config import StateSpaceConfig
-from .convolution import convolve
-from .gate import gated_norm
-from .scan import advance, scan
+from .gate import gate
+from .scan import advance
+from .sequence import Weights, run
 from .state import SSMState, make_packing
 
 t = catalogue(__package__)
@@ -101,50 +101,46 @@ class StateSpace(Layer):
             return self._step(x, state)
         fresh = state or self.make_state(x.shape[0], 0, x.dtype, x.device)
         packing = make_packing(ctx.segment_ids, fresh.segment)
-        z, u, delta = self._project(packing.move(x))
-        step, rate = self._steps(delta, fresh.hidden.dtype)
-        if packing.real is not None:
-            step = torch.where(packing.real[..., None], step, 0)
-        before = fresh.inputs.to(u.dtype)
-        mixed = u
-        if self.config.conv_width:
-            mixed = convolve(u, before, self.conv_weight, self.conv_bias, packing.runs)
-        inputs, write, read = mixed.split_with_sizes([self.inner, self.config.state_dim, self.config.state_dim], dim=-1)
-        inputs = inputs.view(*inputs.shape[:-1], self.heads, self.head_dim)
-        y, hidden = scan(
-            inputs, step, rate, write, read, fresh.hidden, runs=packing.runs, chunk_size=self.config.chunk_size
+        projected = F.linear(packing.move(x), self.in_proj)
+        before = fresh.inputs.to(projected.dtype)
+        out, hidden = run(
+            projected,
+            before,
+            fresh.hidden,
+            self._weights(),
+            runs=packing.runs,
+            real=packing.real,
+            chunk_size=self.config.chunk_size,
+            eps=self.eps,
         )
         if state is not None:
             state.hidden, state.segment = hidden, torch.where(packing.segment != 0, packing.segment, state.segment)
             if self.config.conv_width:
+                u = projected[..., self.inner : self.inner + self.channels]
                 state.inputs = packing.last_inputs(before, u).to(state.inputs.dtype)
-        return packing.move_back(self._finish(y, inputs, z)).to(x.dtype)
+        return packing.move_back(F.linear(out, self.out_proj)).to(x.dtype)
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        parts = F.linear(x, self.in_proj).split_with_sizes([self.inner, self.channels, self.heads], dim=-1)
-        return parts[0], parts[1], parts[2]
-
-    def _steps(self, delta: Tensor, exact: torch.dtype) -> tuple[Tensor, Tensor]:
-        return F.softplus(delta.to(exact) + self.step_bias.to(exact)), -torch.exp(self.rate_log.to(exact))
-
-    def _finish(self, y: Tensor, inputs: Tensor, z: Tensor) -> Tensor:
-        return F.linear(gated_norm(y, inputs, z, self.skip, self.norm, self.eps), self.out_proj)
+    def _weights(self) -> Weights:
+        conv = (self.conv_weight.t().contiguous(), self.conv_bias) if self.config.conv_width else (None, None)
+        return Weights(*conv, self.step_bias, -torch.exp(self.rate_log), self.skip, self.norm)
 
     def _step(self, x: Tensor, state: SSMState) -> Tensor:
         """One token of each request, x (B, 1, D)."""
-        z, u, delta = self._project(x[:, 0])
-        step, rate = self._steps(delta, state.hidden.dtype)
-        mixed = u
+        z, u, delta = F.linear(x[:, 0], self.in_proj).split_with_sizes([self.inner, self.channels, self.heads], dim=-1)
+        exact = state.hidden.dtype
+        mixed = u.to(exact)
         if self.config.conv_width:
             window = torch.cat([state.inputs.to(u.dtype), u[:, None]], dim=1)
-            exact = torch.promote_types(u.dtype, torch.float32)
             filtered = (window.to(exact) * self.conv_weight.t().to(exact)).sum(1) + self.conv_bias.to(exact)
-            mixed, state.inputs = F.silu(filtered).to(u.dtype), window[:, 1:].to(state.inputs.dtype)
+            mixed, state.inputs = F.silu(filtered), window[:, 1:].to(state.inputs.dtype)
         inputs, write, read = mixed.split_with_sizes([self.inner, self.config.state_dim, self.config.state_dim], dim=-1)
-        inputs = inputs.view(*inputs.shape[:-1], self.heads, self.head_dim)
-        y, state.hidden = advance(inputs, step, rate, write, read, state.hidden)
+        step, rate = F.softplus(delta.to(exact) + self.step_bias.to(exact)), -torch.exp(self.rate_log.to(exact))
+        heads = inputs.unflatten(-1, (self.heads, self.head_dim))
+        y, state.hidden = advance(heads, step, rate, write, read, state.hidden)
         state.segment = torch.where(state.segment != 0, state.segment, 1)
-        return self._finish(y, inputs, z)[:, None].to(x.dtype)
+        skip = self.skip.to(exact).repeat_interleave(self.head_dim)
+        out = gate(y.flatten(1), inputs, z.to(exact), skip, self.norm.to(exact), self.eps).to(u.dtype)
+        return F.linear(out, self.out_proj)[:, None].to(x.dtype)
 
     def flops_per_token(self, context_length: int) -> float:
         """Forward operations per token; beyond one chunk they do not depend on `context_length`."""

@@ -2,258 +2,149 @@
 
     h_t = a_t h_{t-1} + (Δ_t x_t) B_tᵀ,   y_t = h_t C_t,   a_t = exp(A Δ_t)
 
-Shape letters: B batch, T tokens, H heads, P channels of a head, N state numbers per channel, Q tokens of a chunk.
+Shape letters: B rows, n chunks in a row's stretch, G = B·n, Q tokens of a chunk, H heads, P channels of a head, N state
+numbers per channel.
 
 Inside a chunk y is a masked matrix product, ((C Bᵀ) ∘ L)(Δx) with L_ij = a_{j+1}…a_i, and C Bᵀ is the same for all
-heads; between chunks one state per head is handed on. Chunks are done one after the other, so nothing of size T·Q is
-ever stored; decays, their sums and the state are in float32 (float64 with float64), whatever the products are in.
+heads; between chunks one state per head is handed on. Decays, their sums and the state are in float32 (float64 with
+float64), whatever the products are in.
 
-The gradient of the decays' logarithms needs no Q×Q matrix either: with s the running sum inside a chunk,
+The gradient of the decays' logarithms needs no Q×Q matrix: with s the running sum inside a chunk,
 ∂s_i = ⟨∂y_i, y_i⟩ − ⟨Δ_i x_i, ∂(Δ_i x_i)⟩, and ⟨∂h, h⟩ at the chunk's end. It follows from how s scales each side.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+SMALLEST_LOG = -80.0
+"""Of a decay: e⁻⁸⁰ is nothing beside 1 in any dtype, and below it processors fall into slow denormal numbers."""
 
-def scan(
-    x: Tensor,
-    step: Tensor,
-    rate: Tensor,
-    write: Tensor,
-    read: Tensor,
-    state: Tensor,
-    *,
-    runs: Tensor | None = None,
-    chunk_size: int = 64,
-) -> tuple[Tensor, Tensor]:
-    """Run the recurrence over a whole sequence of any length.
+
+class Chunks:
+    """What forward and backward share: a stretch of equal chunks, their decays and their matrix of B and C."""
+
+    def __init__(
+        self,
+        x: Tensor,
+        step: Tensor,
+        rate: Tensor,
+        write: Tensor,
+        read: Tensor,
+        runs: Tensor | None = None,
+        before: Tensor | None = None,
+    ) -> None:
+        """Of x (G, Q, H, P), step (G, Q, H), rate (H,), write and read (G, Q, N), see `sequence`.
+
+        Args:
+            runs: (G, Q), None: one run.
+            before: (G, 1), the run that the state before the chunk belongs to.
+        """
+        self.x, self.step, self.rate, self.write, self.read = x, step, rate, write, read
+        logs = (step * rate).cumsum(1)  # (G, Q, H), sums from the chunk's beginning
+        by_head = logs.transpose(1, 2).contiguous()
+        # Above the diagonal the differences are positive and could overflow: bounded here, zeroed in `gram`, which is
+        # H times smaller. A mask of -inf here would make the exponential three times as slow.
+        self.inner = (by_head[..., None] - by_head[..., None, :]).clamp_(SMALLEST_LOG, 0).exp_()
+        """(G, H, Q, Q) from token j to token i, for j <= i."""
+        self.enter = logs.clamp_min(SMALLEST_LOG).exp_()
+        """(G, Q, H) from the state before the chunk to token i."""
+        self.leave = (logs[:, -1:] - logs).clamp_min_(SMALLEST_LOG).exp_()
+        """(G, Q, H) from token j to the state after the chunk."""
+        self.whole = self.enter[:, -1].clone()
+        """(G, H) from the state before to the state after."""
+        self.same: Tensor | None = None
+        if runs is not None and before is not None:
+            self.same = runs[:, :, None] == runs[:, None, :]
+            self.enter *= (runs == before)[..., None]
+            self.leave *= (runs == runs[:, -1:])[..., None]
+            self.whole *= runs[:, -1:] == before
+        self.gram = self.mask(read @ write.transpose(1, 2))
+        """(G, Q, Q) C_i · B_j, 0 where i must not see j."""
+
+    def mask(self, matrix: Tensor) -> Tensor:
+        """Zero, in place, what joins a token with a later one or one of another run; matrix (G, Q, Q)."""
+        return matrix.tril_() if self.same is None else matrix.mul_(self.same).tril_()
+
+    def mix(self) -> Tensor:
+        """(G, H, Q, Q) what y_i takes of Δ_j x_j, in the dtype of x; uses `inner` up."""
+        return self.inner.mul_(self.gram[:, None]).to(self.x.dtype)
+
+
+def forward(c: Chunks, states: Tensor, y: Tensor) -> None:
+    """Run the recurrence over a stretch.
 
     Args:
-        x: (B, T, H, P) inputs, in the dtype of the matrix products.
-        step: (B, T, H) Δ ≥ 0, float32 or float64. Where it is 0 the token is ignored: the state stays as it is.
-        rate: (H,) A < 0, in the dtype of `step`.
-        write: (B, T, N), B of the formula, dtype of x.
-        read: (B, T, N), C of the formula, dtype of x.
-        state: (B, H, P, N) before the first token, in the dtype of `step`.
-        runs: (B, T) int64, not decreasing, beginning from 0 if the first token continues the state. Where it
-            grows, the memory is empty: nothing of an earlier run is seen. None: one run.
-        chunk_size: Q.
+        c: the stretch.
+        states: (B, n+1, H, P, N); the first is the state before the stretch, the state after each chunk is filled in.
+        y: (B, n, Q, H, P) is filled in.
+    """
+    rows, count = y.shape[:2]
+    low = c.x.dtype
+    dx = c.step[..., None] * c.x
+    near = c.mix() @ dx.transpose(1, 2).to(low)  # (G, H, Q, P)
+    left = dx.mul_(c.leave[..., None]).to(low).flatten(2)  # (G, Q, HP)
+    added = (left.transpose(1, 2) @ c.write).view(rows, count, *states.shape[2:]).to(states.dtype)
+    whole = c.whole.view(rows, count, -1, 1, 1)
+    for j in range(count):
+        torch.addcmul(added[:, j], states[:, j], whole[:, j], out=states[:, j + 1])
+    far = c.read @ _flat(states[:, :-1], low).transpose(1, 2)  # (G, Q, HP)
+    near, enter = near.view(rows, count, *near.shape[1:]).transpose(2, 3), c.enter.to(low)
+    torch.addcmul(near, far.view(y.shape), enter.view(*y.shape[:-1], 1), out=y)
+
+
+def backward(
+    c: Chunks, grad_y: Tensor, y: Tensor, states: Tensor, grad: Tensor, out: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of a stretch.
+
+    Args:
+        c: the stretch.
+        grad_y, y: (G, Q, H, P).
+        states: (B, n+1, H, P, N) as `forward` left them.
+        grad: (B, H, P, N) of the state after the stretch.
+        out: gradients of x, write and read are filled in.
 
     Returns:
-        y (B, T, H, P) in the dtype of x, and the state after the last token.
+        Gradients of step, of rate and of the state before the stretch.
     """
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
-        y, last, _ = _scan_op(x, step, rate, write, read, state, runs, chunk_size)
-        return y, last
-    with torch.autocast(x.device.type, enabled=False):
-        y, last, _ = _forward(x, step, rate, write, read, state, runs, chunk_size, keep=False)
-    return y, last
+    rows, count = states.shape[0], states.shape[1] - 1
+    low, leave = c.x.dtype, c.leave[..., None].to(c.x.dtype)
+    grad_x, grad_write, grad_read = out
+    entered = (grad_y * c.enter[..., None].to(low)).flatten(2)
+    came = (entered.transpose(1, 2) @ c.read).view(rows, count, *grad.shape[1:]).to(grad.dtype)
+    whole = c.whole.view(rows, count, -1, 1, 1)
+    after = [grad]  # of the state after each chunk
+    for j in reversed(range(count)):
+        after.append(torch.addcmul(came[:, j], after[-1], whole[:, j]))
+    grads = torch.stack(after[-2::-1], 1)
+    flat = _flat(grads, low)
+    ends = (grads * states[:, 1:]).sum((-1, -2))  # (B, n, H)
+
+    dx = (c.step[..., None] * c.x).to(low)
+    by_head = grad_y.transpose(1, 2).contiguous()
+    grad_mix = (by_head @ dx.permute(0, 2, 3, 1)).mul_(c.inner)  # (G, H, Q, Q)
+    grad_gram = c.mask(grad_mix.sum(1))
+    near = c.mix().transpose(2, 3) @ by_head  # (G, H, Q, P)
+    far = (c.write @ flat.transpose(1, 2)).view(dx.shape)
+    grad_dx = torch.addcmul(near.transpose(1, 2), far, leave, out=far)
+    left = dx.mul_(leave).flatten(2)
+    grad_read.copy_((entered @ _flat(states[:, :-1], low)).baddbmm_(grad_gram, c.write))
+    grad_write.copy_((left @ flat).baddbmm_(grad_gram.transpose(1, 2), c.read))
+    torch.mul(grad_dx, c.step[..., None], out=grad_x)
+    # the decays
+    grad_step = grad_dx.mul_(c.x).sum(-1, dtype=c.step.dtype)
+    sums = (grad_y * y).sum(-1, dtype=c.step.dtype) - c.step * grad_step
+    sums[:, -1] += ends.flatten(0, 1)
+    logs = sums.flip(1).cumsum(1).flip(1)
+    grad_rate = (logs * c.step).sum((0, 1))
+    return grad_step.addcmul_(logs, c.rate), grad_rate, after[-1]
 
 
-class _Decays:
-    """What the decays of one chunk multiply."""
-
-    def __init__(self, step: Tensor, rate: Tensor, runs: Tensor | None, before: Tensor | None) -> None:
-        logs = (step * rate).cumsum(1)  # (B, Q, H), sums from the chunk's beginning
-        by_head = logs.transpose(1, 2).contiguous()
-        size = logs.shape[1]
-        later = torch.full((size, size), -torch.inf, dtype=logs.dtype, device=logs.device).triu_(1)
-        inner = by_head[..., None] - by_head[..., None, :]
-        enter, leave = logs, logs[:, -1:] - logs
-        whole = logs[:, -1]
-        if runs is None or before is None:
-            inner += later
-        else:
-            inner += later.masked_fill(runs[:, :, None] != runs[:, None, :], -torch.inf)[:, None]
-            enter = enter.masked_fill((runs != before)[..., None], -torch.inf)
-            leave = leave.masked_fill((runs != runs[:, -1:])[..., None], -torch.inf)
-            whole = whole.masked_fill(runs[:, -1:] != before, -torch.inf)
-        self.inner = inner.exp_()
-        """(B, H, Q, Q) from token j to token i."""
-        self.enter = enter.exp()
-        """(B, Q, H) from the state before the chunk to token i."""
-        self.leave = leave.exp()
-        """(B, Q, H) from token j to the state after the chunk."""
-        self.whole = whole.exp()
-        """(B, H) from the state before to the state after."""
-
-
-def _chunks(length: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
-
-
-def _run_before(runs: Tensor | None, start: int) -> Tensor | None:
-    if runs is None:
-        return None
-    return runs[:, start - 1, None] if start else torch.zeros_like(runs[:, :1])
-
-
-def _forward(
-    x: Tensor,
-    step: Tensor,
-    rate: Tensor,
-    write: Tensor,
-    read: Tensor,
-    state: Tensor,
-    runs: Tensor | None,
-    chunk_size: int,
-    *,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    batch, length, heads, size = x.shape
-    width = state.shape[-1]
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    parts = _chunks(length, chunk_size)
-    states = state.new_empty(len(parts) if keep else 0, batch, heads, size, width)
-    state = state.clone()
-    for number, part in enumerate(parts):
-        if keep:
-            states[number] = state
-        decay = _Decays(step[:, part], rate, None if runs is None else runs[:, part], _run_before(runs, part.start))
-        b, c = write[:, part], read[:, part]
-        dx = step[:, part, :, None] * x[:, part]  # (B, Q, H, P)
-        mix = decay.inner.mul_((c @ b.transpose(1, 2))[:, None]).to(x.dtype)
-        near = mix @ dx.transpose(1, 2).to(x.dtype)  # (B, H, Q, P)
-        far = (c @ state.view(batch, -1, width).to(x.dtype).transpose(1, 2)).view(dx.shape)
-        torch.addcmul(near.transpose(1, 2), far, decay.enter[..., None].to(x.dtype), out=y[:, part])
-        left = dx.mul_(decay.leave[..., None]).to(x.dtype).flatten(2)  # (B, Q, HP)
-        state.mul_(decay.whole[..., None, None]).add_((left.transpose(1, 2) @ b).view(state.shape))
-    return y, state, states
-
-
-@torch.library.custom_op("luna_ssm::scan", mutates_args=())
-def _scan_op(
-    x: Tensor, step: Tensor, rate: Tensor, write: Tensor, read: Tensor, state: Tensor, runs: Tensor | None, chunk: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    with torch.autocast(x.device.type, enabled=False):
-        return _forward(x, step, rate, write, read, state, runs, chunk, keep=True)
-
-
-@_scan_op.register_fake
-def _(
-    x: Tensor, step: Tensor, rate: Tensor, write: Tensor, read: Tensor, state: Tensor, runs: Tensor | None, chunk: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    count = (x.shape[1] + chunk - 1) // chunk
-    return x.new_empty(x.shape), torch.empty_like(state), state.new_empty(count, *state.shape)
-
-
-@torch.library.custom_op("luna_ssm::scan_backward", mutates_args=())
-def _scan_backward_op(
-    grad_y: Tensor,
-    grad_state: Tensor,
-    x: Tensor,
-    step: Tensor,
-    rate: Tensor,
-    write: Tensor,
-    read: Tensor,
-    runs: Tensor | None,
-    y: Tensor,
-    last: Tensor,
-    states: Tensor,
-    chunk: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    with torch.autocast(x.device.type, enabled=False):
-        return _backward(grad_y, grad_state, x, step, rate, write, read, runs, y, last, states, chunk)
-
-
-@_scan_backward_op.register_fake
-def _(
-    grad_y: Tensor,
-    grad_state: Tensor,
-    x: Tensor,
-    step: Tensor,
-    rate: Tensor,
-    write: Tensor,
-    read: Tensor,
-    runs: Tensor | None,
-    y: Tensor,
-    last: Tensor,
-    states: Tensor,
-    chunk: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    like = torch.empty_like
-    return (
-        x.new_empty(x.shape),
-        like(step),
-        like(rate),
-        write.new_empty(write.shape),
-        read.new_empty(read.shape),
-        like(last),
-    )
-
-
-def _backward(
-    grad_y: Tensor,
-    grad_state: Tensor,
-    x: Tensor,
-    step: Tensor,
-    rate: Tensor,
-    write: Tensor,
-    read: Tensor,
-    runs: Tensor | None,
-    y: Tensor,
-    last: Tensor,
-    states: Tensor,
-    chunk_size: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    batch, length = x.shape[:2]
-    width, low = last.shape[-1], x.dtype
-    grad_x = x.new_empty(x.shape)
-    grad_step = step.new_empty(step.shape)
-    grad_rate = torch.zeros_like(rate)
-    grad_write, grad_read = write.new_empty(write.shape), read.new_empty(read.shape)
-    grad = grad_state.clone()  # of the state after the chunk
-    after = last
-    for number, part in reversed(list(enumerate(_chunks(length, chunk_size)))):
-        before = states[number]
-        decay = _Decays(step[:, part], rate, None if runs is None else runs[:, part], _run_before(runs, part.start))
-        b, c, dy = write[:, part], read[:, part], grad_y[:, part]
-        dx = (step[:, part, :, None] * x[:, part]).to(low)
-        by_head = dy.transpose(1, 2)
-        gram = (c @ b.transpose(1, 2))[:, None]
-        grad_mix = by_head @ dx.permute(0, 2, 3, 1)  # (B, H, Q, Q)
-        grad_gram = (grad_mix * decay.inner).sum(1).to(low)
-        mix = decay.inner.mul_(gram).to(low)
-        near = (mix.transpose(2, 3) @ by_head).transpose(1, 2)
-        flat = grad.view(batch, -1, width).to(low)
-        far = (b @ flat.transpose(1, 2)).view(dx.shape)
-        grad_dx = torch.addcmul(near, far, decay.leave[..., None].to(low))  # (B, Q, H, P)
-        entered = (dy * decay.enter[..., None].to(low)).flatten(2)
-        left = (dx * decay.leave[..., None].to(low)).flatten(2)
-        grad_read[:, part] = torch.baddbmm(entered @ before.view(batch, -1, width).to(low), grad_gram, b)
-        grad_write[:, part] = torch.baddbmm(left @ flat, grad_gram.transpose(1, 2), c)
-        # the decays: ∂s_i, then the sum from the chunk's end, since s is a running sum of the logarithms
-        sums = (dy * y[:, part]).sum(-1, dtype=step.dtype) - (dx * grad_dx).sum(-1, dtype=step.dtype)
-        sums[:, -1] += (grad * after).sum((-1, -2))
-        logs = sums.flip(1).cumsum(1).flip(1)
-        torch.mul(grad_dx, step[:, part, :, None].to(low), out=grad_x[:, part])
-        grad_step[:, part] = (grad_dx * x[:, part]).sum(-1, dtype=step.dtype).addcmul_(logs, rate)
-        grad_rate += (logs * step[:, part]).sum((0, 1))
-        grad.mul_(decay.whole[..., None, None]).add_((entered.transpose(1, 2) @ c).view(grad.shape))
-        after = before
-    return grad_x, grad_step, grad_rate, grad_write, grad_read, grad
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-    x, step, rate, write, read, _state, runs, ctx.chunk = inputs
-    ctx.save_for_backward(x, step, rate, write, read, runs, *output)
-    ctx.set_materialize_grads(False)
-
-
-def _back(ctx: Any, grad_y: Tensor | None, grad_state: Tensor | None, _states: Any) -> tuple[Any, ...]:
-    x, step, rate, write, read, runs, y, last, states = ctx.saved_tensors
-    grad_y = torch.zeros_like(y) if grad_y is None else grad_y.contiguous()
-    grad_state = torch.zeros_like(last) if grad_state is None else grad_state.contiguous()
-    grads = _scan_backward_op(grad_y, grad_state, x, step, rate, write, read, runs, y, last, states, ctx.chunk)
-    return (*grads, None, None)
-
-
-_scan_op.register_autograd(_back, setup_context=_save)
+def _flat(states: Tensor, dtype: torch.dtype) -> Tensor:
+    """States (B, n, H, P, N) as (G, HP, N)."""
+    return states.to(dtype).reshape(states.shape[0] * states.shape[1], -1, states.shape[-1])
 
 
 def advance(x: Tensor, step: Tensor, rate: Tensor, write: Tensor, read: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
