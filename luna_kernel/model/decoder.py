@@ -245,7 +245,7 @@ class Decoder(nn.Module):
             positions = state.positions_of(T, segment_ids)
         if positions is None:
             positions = segment_positions(tokens, segment_ids)
-        ctx = Context(positions, segment_ids, dict(condition or {}), self.position)
+        ctx = Context(positions, segment_ids, dict(condition or {}), self.position, tokens)
         x = self.embedding(tokens)
         for index, block in enumerate(self.blocks):
             ctx.layer = index

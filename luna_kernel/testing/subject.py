@@ -68,6 +68,7 @@ class Sample:
 
     Attributes:
         x: (B, T, D).
+        tokens: (B, T) int64, the ids that x might stand for.
         condition: named vectors, (B, T, C).
         segments, positions: (B, T); segments is None if nothing was said.
     """
@@ -78,8 +79,10 @@ class Sample:
         condition: Mapping[str, Tensor] | None = None,
         segments: Tensor | None = None,
         positions: Tensor | None = None,
+        tokens: Tensor | None = None,
     ) -> None:
         self.x = x
+        self.tokens = torch.zeros(x.shape[:2], dtype=torch.int64) if tokens is None else tokens
         self.condition = dict(condition or {})
         self.segments = segments
         self.positions = torch.arange(x.shape[1]).expand(x.shape[:2]) if positions is None else positions
@@ -90,24 +93,26 @@ class Sample:
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(B, T, dims.d_model, generator=generator)
         rows = {name: torch.randn(B, 1, width, generator=generator) for name, width in conditions.items()}
-        return cls(x, {name: row.expand(B, T, -1) for name, row in rows.items()})
+        tokens = torch.randint(dims.vocab_size, (B, T), generator=generator)
+        return cls(x, {name: row.expand(B, T, -1) for name, row in rows.items()}, tokens=tokens)
 
     def part(self, begin: int, end: int) -> Sample:
         """Tokens `begin` to `end` of every row."""
         condition = {name: value[:, begin:end] for name, value in self.condition.items()}
         segments = None if self.segments is None else self.segments[:, begin:end]
-        return Sample(self.x[:, begin:end], condition, segments, self.positions[:, begin:end])
+        cut = slice(begin, end)
+        return Sample(self.x[:, cut], condition, segments, self.positions[:, cut], self.tokens[:, cut])
 
     def rows(self, index: Tensor | list[int]) -> Sample:
         """Some rows, in the order of `index`."""
         condition = {name: value[index] for name, value in self.condition.items()}
         segments = None if self.segments is None else self.segments[index]
-        return Sample(self.x[index], condition, segments, self.positions[index])
+        return Sample(self.x[index], condition, segments, self.positions[index], self.tokens[index])
 
     def context(self, state: Any = None, *, per_row: bool = False) -> Context:
         """The context of one pass; `per_row` gives conditions as (B, C), as a chat does."""
         condition = {name: value[:, 0] if per_row else value for name, value in self.condition.items()}
-        return Context(self.positions, self.segments, condition, state=state)
+        return Context(self.positions, self.segments, condition, tokens=self.tokens, state=state)
 
 
 def beside(samples: list[Sample]) -> Sample:
@@ -118,6 +123,7 @@ def beside(samples: list[Sample]) -> Sample:
         {name: torch.cat([s.condition[name] for s in samples], 1) for name in first.condition},
         torch.cat([torch.full(s.x.shape[:2], i) for i, s in enumerate(samples, 1)], 1),
         torch.cat([s.positions for s in samples], 1),
+        torch.cat([s.tokens for s in samples], 1),
     )
 
 
@@ -138,7 +144,8 @@ def padded(sample: Sample, left: list[int], right: list[int], seed: int = 9) -> 
     noise = 3 * torch.randn(x.shape, generator=generator)
     condition = {n: torch.stack([around(b, v, 0) for b in range(B)]) for n, v in sample.condition.items()}
     positions = torch.stack([around(b, sample.positions, 0) for b in range(B)])
-    return Sample(torch.where(segments[..., None] > 0, x, noise), condition, segments, positions)
+    tokens = torch.stack([around(b, sample.tokens, 0) for b in range(B)])
+    return Sample(torch.where(segments[..., None] > 0, x, noise), condition, segments, positions, tokens)
 
 
 def inner(y: Tensor, left: list[int], T: int) -> Tensor:
