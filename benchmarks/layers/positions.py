@@ -49,9 +49,8 @@ def train(args: argparse.Namespace) -> None:
         return lambda: forward(scheme).backward()  # type: ignore[no-untyped-call]
 
     weights = {p.untyped_storage().data_ptr() for s in (attention, *schemes.values()) for p in s.parameters()}
-    kept = {
-        name: f"{saved_bytes(lambda s=s: forward(s), weights) / 2**20:8.1f} MiB kept" for name, s in schemes.items()
-    }
+    kept = {name: saved_bytes(lambda s=s: forward(s), weights) / 2**20 for name, s in schemes.items()}
+    notes = {name: f"{size:8.1f} MiB kept" for name, size in kept.items()}
     times = rounds({name: step(scheme) for name, scheme in schemes.items()}, args.rounds, args.threads)
     print_table(f"B {args.batch}, T {args.tokens}, D {args.d}, fp32, forward and backward", times, "rope", notes)
 

@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SETTINGS_FIELDS = (
     "model", "persona", "device", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens", "seed",
-    "threads",
+    "threads", "cache_limit",
 )  # fmt: skip
 """Options that are settings too: what was typed goes before environment and files."""
 
@@ -48,7 +48,7 @@ class ChatRequest:
 def _numbers(function: F) -> F:
     for name, kind in (
         ("--seed", int), ("--max-tokens", int), ("--repetition-penalty", float), ("--min-p", float),
-        ("--top-p", float), ("--top-k", int), ("--temperature", float), ("--threads", int),
+        ("--top-p", float), ("--top-k", int), ("--temperature", float), ("--threads", int), ("--cache-limit", int),
     ):  # fmt: skip
         key = "run." + name.removeprefix("--").replace("-", "_")
         function = option(name, type=kind, help=lambda key=key: t(key))(function)

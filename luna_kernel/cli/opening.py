@@ -20,6 +20,7 @@ from .chat_options import ChatRequest
 
 if TYPE_CHECKING:
     from luna_kernel.base.device import DeviceChoice
+    from luna_kernel.model.decoder import Decoder
     from luna_kernel.plugins import Plugins
 
 t = catalogue(__package__)
@@ -101,6 +102,8 @@ def open_generator(app: App, request: ChatRequest, device: str) -> tuple[Generat
     model = request.settings.model
     if name != "luna":
         plugins = app.plugins()
+        if request.settings.cache_limit is not None:
+            app.say(t("run.cache_no_model", generator=name))
         generator = plugins.registry.get("generator", name).load().open(model, plugins=plugins, device=device)
         return generator, plugins, model or name, {}
     from luna_kernel.chat.generators import LunaGenerator
@@ -116,9 +119,22 @@ def open_generator(app: App, request: ChatRequest, device: str) -> tuple[Generat
         folder = demo_model(app.plugins(), say=app.say, seconds=request.train_seconds, rebuild=request.rebuild)
         opened = open_model(folder, selection=str(app.plugins().selection), device=device)
         model = "demo"
+    if request.settings.cache_limit is not None:
+        app.say(_limit_cache(opened.model, request.settings.cache_limit))
     generator = LunaGenerator(opened)
     chat = opened.manifest.chat
     return generator, opened.plugins, model, dict(chat)
+
+
+def _limit_cache(model: Decoder, limit: int) -> str:
+    """Keep the setting `cache_limit`; one line that says what it changed."""
+    from luna_kernel.model.cache_limit import limit_cache
+
+    narrowed = limit_cache(model, limit)
+    if not narrowed:
+        return t("run.cache_unchanged", limit=limit)
+    widest = max(narrowed, key=lambda one: one.window)
+    return t("run.cache_limited", limit=limit, count=len(narrowed), sinks=widest.sinks, window=widest.window)
 
 
 def open_store(app: App, request: ChatRequest) -> SessionStore | None:

@@ -40,6 +40,7 @@ _FIELDS = ("epochs", "max_steps", "max_seconds", "learning_rate", "batch_size")
 @option("--batch-size", type=click.IntRange(1), help=lambda: t("train.batch_size"))
 @option("--optimizer", metavar="NAME", help=lambda: t("train.optimizer"))
 @option("--objective", metavar="NAME", help=lambda: t("train.objective"))
+@option("--activation-checkpointing", metavar="none|blocks|N", help=lambda: t("train.checkpointing"))
 @option("--run-dir", type=click.Path(path_type=Path), help=lambda: t("train.run_dir"))
 @option("--skip-bad", is_flag=True, help=lambda: t("train.skip_bad"))
 @option("--resume/--fresh", default=None, help=lambda: t("train.resume"))
@@ -67,6 +68,9 @@ def _overrides(given: dict[str, Any]) -> dict[str, Any]:
     fields = {key: given[key] for key in _FIELDS if given[key] is not None}
     fields |= {key: tuple(given[key]) for key in ("train_data", "valid_data") if given[key]}
     fields |= {key: {"name": given[key]} for key in ("optimizer", "objective") if given[key]}
+    if given["activation_checkpointing"] is not None:
+        chosen = given["activation_checkpointing"]
+        fields["activation_checkpointing"] = int(chosen) if chosen.isdecimal() else chosen
     if given["run_dir"] is not None:
         fields["run_dir"] = given["run_dir"]
     if given["skip_bad"]:

@@ -55,6 +55,8 @@ class Context:
     """Index of the block."""
     state: Any = None
     """This layer's decode state, from its own `make_state`; None in training and in a pass without a cache."""
+    recomputing: bool = False
+    """This is activation checkpointing's second run of the block, inside the backward pass: count nothing again."""
     losses: dict[str, Tensor] = field(default_factory=dict)
     metrics: dict[str, Tensor] = field(default_factory=dict)
     shared: dict[Any, Any] = field(default_factory=dict)
