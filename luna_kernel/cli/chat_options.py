@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SETTINGS_FIELDS = (
     "model", "persona", "device", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens", "seed",
-    "threads", "cache_limit",
+    "threads", "cache_limit", "low_memory",
 )  # fmt: skip
 """Options that are settings too: what was typed goes before environment and files."""
 
@@ -71,6 +71,7 @@ def chat_options(function: F) -> F:
             option("--steps", metavar="LIST", help=lambda: t("run.steps")),
             _numbers,
             option("--stop", multiple=True, help=lambda: t("run.stop")),
+            option("--low-memory/--no-low-memory", default=None, help=lambda: t("run.low_memory")),
             device_option,
             json_option,
         )

@@ -103,22 +103,27 @@ def open_generator(app: App, request: ChatRequest, device: str) -> tuple[Generat
     if name != "luna":
         plugins = app.plugins()
         if request.settings.cache_limit is not None:
-            app.say(t("run.cache_no_model", generator=name))
+            app.say(t("run.not_for_generator", setting="cache_limit", generator=name))
+        if request.settings.low_memory:
+            app.say(t("run.not_for_generator", setting="low_memory", generator=name))
         generator = plugins.registry.get("generator", name).load().open(model, plugins=plugins, device=device)
         return generator, plugins, model or name, {}
     from luna_kernel.chat.generators import LunaGenerator
     from luna_kernel.chat.models import find_model
     from luna_kernel.model.checkpoint import open_model
 
+    offload = bool(request.settings.low_memory)
     if model is not None:
         folder = find_model(model)
-        opened = open_model(folder, selection=app.selection, device=device)
+        opened = open_model(folder, selection=app.selection, device=device, offload=offload)
     else:
         from luna_kernel.chat.demo import demo_model
 
         folder = demo_model(app.plugins(), say=app.say, seconds=request.train_seconds, rebuild=request.rebuild)
-        opened = open_model(folder, selection=str(app.plugins().selection), device=device)
+        opened = open_model(folder, selection=str(app.plugins().selection), device=device, offload=offload)
         model = "demo"
+    if offload:
+        app.say(t("run.offloaded", count=len(opened.model.blocks)))
     if request.settings.cache_limit is not None:
         app.say(_limit_cache(opened.model, request.settings.cache_limit))
     generator = LunaGenerator(opened)
