@@ -43,6 +43,7 @@ class ChatRequest:
     stop: tuple[str, ...] = ()
     train_seconds: float | None = None
     rebuild: bool = False
+    adapt: bool = False
 
 
 def _numbers(function: F) -> F:
@@ -72,6 +73,7 @@ def chat_options(function: F) -> F:
             _numbers,
             option("--stop", multiple=True, help=lambda: t("run.stop")),
             option("--low-memory/--no-low-memory", default=None, help=lambda: t("run.low_memory")),
+            option("--adapt", is_flag=True, help=lambda: t("run.adapt")),
             device_option,
             json_option,
         )

@@ -15,12 +15,12 @@ from luna_kernel.chat.session import Session, SessionOptions, clean_query
 from luna_kernel.chat.store import SessionStore
 from luna_kernel.contracts.chat import Generator, Sampling
 
+from .adapting import open_for_chat, plan_opening
 from .app import App
 from .chat_options import ChatRequest
 
 if TYPE_CHECKING:
     from luna_kernel.base.device import DeviceChoice
-    from luna_kernel.model.decoder import Decoder
     from luna_kernel.plugins import Plugins
 
 t = catalogue(__package__)
@@ -102,44 +102,30 @@ def open_generator(app: App, request: ChatRequest, device: str) -> tuple[Generat
     model = request.settings.model
     if name != "luna":
         plugins = app.plugins()
-        if request.settings.cache_limit is not None:
-            app.say(t("run.not_for_generator", setting="cache_limit", generator=name))
-        if request.settings.low_memory:
-            app.say(t("run.not_for_generator", setting="low_memory", generator=name))
+        given = {
+            "cache_limit": request.settings.cache_limit is not None,
+            "low_memory": bool(request.settings.low_memory),
+            "--adapt": request.adapt,
+        }
+        for setting in [key for key, wanted in given.items() if wanted]:
+            app.say(t("run.not_for_generator", setting=setting, generator=name))
         generator = plugins.registry.get("generator", name).load().open(model, plugins=plugins, device=device)
         return generator, plugins, model or name, {}
     from luna_kernel.chat.generators import LunaGenerator
     from luna_kernel.chat.models import find_model
-    from luna_kernel.model.checkpoint import open_model
 
-    offload = bool(request.settings.low_memory)
     if model is not None:
-        folder = find_model(model)
-        opened = open_model(folder, selection=app.selection, device=device, offload=offload)
+        folder, selection = find_model(model), app.selection
     else:
         from luna_kernel.chat.demo import demo_model
 
         folder = demo_model(app.plugins(), say=app.say, seconds=request.train_seconds, rebuild=request.rebuild)
-        opened = open_model(folder, selection=str(app.plugins().selection), device=device, offload=offload)
-        model = "demo"
-    if offload:
-        app.say(t("run.offloaded", count=len(opened.model.blocks)))
-    if request.settings.cache_limit is not None:
-        app.say(_limit_cache(opened.model, request.settings.cache_limit))
+        model, selection = "demo", str(app.plugins().selection)
+    opening = plan_opening(app, request.settings, folder, device, adapt=request.adapt)
+    opened = open_for_chat(app, folder, opening, selection=selection, device=device)
     generator = LunaGenerator(opened)
     chat = opened.manifest.chat
     return generator, opened.plugins, model, dict(chat)
-
-
-def _limit_cache(model: Decoder, limit: int) -> str:
-    """Keep the setting `cache_limit`; one line that says what it changed."""
-    from luna_kernel.model.cache_limit import limit_cache
-
-    narrowed = limit_cache(model, limit)
-    if not narrowed:
-        return t("run.cache_unchanged", limit=limit)
-    widest = max(narrowed, key=lambda one: one.window)
-    return t("run.cache_limited", limit=limit, count=len(narrowed), sinks=widest.sinks, window=widest.window)
 
 
 def open_store(app: App, request: ChatRequest) -> SessionStore | None:
