@@ -40,7 +40,8 @@ def plan_opening(app: App, settings: Settings, folder: Path, device: str, *, ada
         what = t(f"adapt.{one.change}", value=one.value)
         app.say(t("adapt.taken" if adapt else "adapt.proposed", what=what, reason=one.reason))
         if adapt:
-            opening = replace(opening, **{one.change: one.value})
+            change: dict[str, Any] = {one.change: one.value}
+            opening = replace(opening, **change)
     return opening
 
 
