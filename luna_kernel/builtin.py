@@ -110,6 +110,10 @@ def luna_add_chat(add: Add) -> None:
         add("command", name, f"{commands}:{name.title()}Command", help=text)
 
 
+@hookimpl
+def luna_add_backends(add: Add) -> None:
+    """The hardware that is always there."""
+    add("backend", "cpu", "luna_kernel.model.cpu_backend:CpuBackend", help="The processor")
 
 
 @hookimpl

@@ -87,6 +87,10 @@ class Settings(BaseSettings):
     """Divide the logits of tokens that occurred; 1 for none."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Longest answer, in tokens."""
+    low_memory: bool | None = None
+    """Keep one block's weights in memory at a time: slower, for machines that cannot hold the model."""
+    cache_limit: int | None = Field(default=None, ge=1)
+    """Most tokens that an attention keeps while it generates; it then sees the first few and the latest."""
     seed: int | None = Field(default=None, ge=0)
     """Seed of sampling, for answers that can be repeated."""
 

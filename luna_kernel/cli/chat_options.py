@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SETTINGS_FIELDS = (
     "model", "persona", "device", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens", "seed",
-    "threads",
+    "threads", "cache_limit", "low_memory",
 )  # fmt: skip
 """Options that are settings too: what was typed goes before environment and files."""
 
@@ -43,12 +43,13 @@ class ChatRequest:
     stop: tuple[str, ...] = ()
     train_seconds: float | None = None
     rebuild: bool = False
+    adapt: bool = False
 
 
 def _numbers(function: F) -> F:
     for name, kind in (
         ("--seed", int), ("--max-tokens", int), ("--repetition-penalty", float), ("--min-p", float),
-        ("--top-p", float), ("--top-k", int), ("--temperature", float), ("--threads", int),
+        ("--top-p", float), ("--top-k", int), ("--temperature", float), ("--threads", int), ("--cache-limit", int),
     ):  # fmt: skip
         key = "run." + name.removeprefix("--").replace("-", "_")
         function = option(name, type=kind, help=lambda key=key: t(key))(function)
@@ -71,6 +72,8 @@ def chat_options(function: F) -> F:
             option("--steps", metavar="LIST", help=lambda: t("run.steps")),
             _numbers,
             option("--stop", multiple=True, help=lambda: t("run.stop")),
+            option("--low-memory/--no-low-memory", default=None, help=lambda: t("run.low_memory")),
+            option("--adapt", is_flag=True, help=lambda: t("run.adapt")),
             device_option,
             json_option,
         )

@@ -15,11 +15,10 @@ from .options import command, json_option, plugins_option  # first: it binds cli
 import click  # isort: skip
 
 from luna_kernel import __version__
-from luna_kernel.base import paths
+from luna_kernel.base import machine, paths
 from luna_kernel.base.messages import catalogue
 from luna_kernel.base.settings_files import project_file, user_file
 
-from . import machine
 from .app import App
 
 if TYPE_CHECKING:

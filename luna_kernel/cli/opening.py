@@ -15,6 +15,7 @@ from luna_kernel.chat.session import Session, SessionOptions, clean_query
 from luna_kernel.chat.store import SessionStore
 from luna_kernel.contracts.chat import Generator, Sampling
 
+from .adapting import open_for_chat, plan_opening
 from .app import App
 from .chat_options import ChatRequest
 
@@ -101,21 +102,27 @@ def open_generator(app: App, request: ChatRequest, device: str) -> tuple[Generat
     model = request.settings.model
     if name != "luna":
         plugins = app.plugins()
+        given = {
+            "cache_limit": request.settings.cache_limit is not None,
+            "low_memory": bool(request.settings.low_memory),
+            "--adapt": request.adapt,
+        }
+        for setting in [key for key, wanted in given.items() if wanted]:
+            app.say(t("run.not_for_generator", setting=setting, generator=name))
         generator = plugins.registry.get("generator", name).load().open(model, plugins=plugins, device=device)
         return generator, plugins, model or name, {}
     from luna_kernel.chat.generators import LunaGenerator
     from luna_kernel.chat.models import find_model
-    from luna_kernel.model.checkpoint import open_model
 
     if model is not None:
-        folder = find_model(model)
-        opened = open_model(folder, selection=app.selection, device=device)
+        folder, selection = find_model(model), app.selection
     else:
         from luna_kernel.chat.demo import demo_model
 
         folder = demo_model(app.plugins(), say=app.say, seconds=request.train_seconds, rebuild=request.rebuild)
-        opened = open_model(folder, selection=str(app.plugins().selection), device=device)
-        model = "demo"
+        model, selection = "demo", str(app.plugins().selection)
+    opening = plan_opening(app, request.settings, folder, device, adapt=request.adapt)
+    opened = open_for_chat(app, folder, opening, selection=selection, device=device)
     generator = LunaGenerator(opened)
     chat = opened.manifest.chat
     return generator, opened.plugins, model, dict(chat)

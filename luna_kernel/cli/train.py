@@ -42,6 +42,7 @@ _FIELDS = ("epochs", "max_steps", "max_seconds", "learning_rate", "batch_size")
 @option("--optimizer", metavar="NAME", help=lambda: t("train.optimizer"))
 @option("--objective", metavar="NAME", help=lambda: t("train.objective"))
 @option("--callback", multiple=True, metavar="NAME|JSON", help=lambda: t("train.callback"))
+@option("--activation-checkpointing", metavar="none|blocks|N", help=lambda: t("train.checkpointing"))
 @option("--run-dir", type=click.Path(path_type=Path), help=lambda: t("train.run_dir"))
 @option("--skip-bad", is_flag=True, help=lambda: t("train.skip_bad"))
 @option("--resume/--fresh", default=None, help=lambda: t("train.resume"))
@@ -71,6 +72,9 @@ def _overrides(given: dict[str, Any]) -> dict[str, Any]:
     fields |= {key: {"name": given[key]} for key in ("optimizer", "objective") if given[key]}
     if given["callback"]:
         fields["callbacks"] = tuple(map(_node, given["callback"]))
+    if given["activation_checkpointing"] is not None:
+        chosen = given["activation_checkpointing"]
+        fields["activation_checkpointing"] = int(chosen) if chosen.isdecimal() else chosen
     if given["run_dir"] is not None:
         fields["run_dir"] = given["run_dir"]
     if given["skip_bad"]:

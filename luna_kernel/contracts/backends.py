@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,32 @@ class Probe:
     """`auto` takes the available backend with the highest; the CPU has 0."""
 
 
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a proposal may go by: sizes of a model on disk, before it is opened."""
+
+    weights_bytes: int
+    """Of all weights, as they are stored."""
+    resident_bytes: int
+    """Of what stays in memory when one block's weights are kept at a time: the rest of the model and one block."""
+    low_share: float
+    """Share of the weights that are stored in bfloat16 or float16, 0 to 1."""
+    cache_bytes_per_token: int
+    """Of all attention that has no window, per token of the context, in the type of the weights."""
+    context_length: int
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A change that leaves trained weights valid. It is shown with its reason, and made only when the user agrees."""
+
+    change: Literal["low_memory", "cache_limit", "precision"]
+    value: bool | int | str
+    """True; tokens; `fp32` or `bf16`."""
+    reason: str
+    """In the user's language, with the figures that speak for it."""
+
+
 class Backend(ABC):
     """One kind of hardware."""
 
@@ -36,6 +62,10 @@ class Backend(ABC):
     @abstractmethod
     def device(self) -> torch.device:
         """The device to compute on. Raises `UsageError` when `probe` says that it is not available."""
+
+    def proposals(self, facts: ModelFacts) -> list[Proposal]:
+        """What would let a model run here, or run well; empty where it fits as it is. The default proposes nothing."""
+        return []
 
 
 class Quantizer(ABC):

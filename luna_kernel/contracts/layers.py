@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from .dims import Dims
 
-__all__ = ["PADDING_SEGMENT", "Context", "Dims", "Layer", "ModelPart", "Modulator", "Position"]
+__all__ = ["PADDING_SEGMENT", "Context", "Dims", "Layer", "ModelPart", "Modulator", "Pairs", "Position"]
 
 PADDING_SEGMENT = 0
 """`segment_ids` of padding; samples of a packed row count from 1."""
@@ -56,6 +56,8 @@ class Context:
     """Index of the block."""
     state: Any = None
     """This layer's decode state, from its own `make_state`; None in training and in a pass without a cache."""
+    recomputing: bool = False
+    """This is activation checkpointing's second run of the block, inside the backward pass: count nothing again."""
     losses: dict[str, Tensor] = field(default_factory=dict)
     metrics: dict[str, Tensor] = field(default_factory=dict)
     shared: dict[Any, Any] = field(default_factory=dict)
@@ -162,6 +164,20 @@ class Layer(ModelPart):
         return float(sum(2 * p.numel() for p in self.parameters() if p.dim() >= 2))
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """Queries and keys that meet in one attention: a row per request, or one row where all are alike."""
+
+    queries: Tensor
+    """(B or 1, T) int64, the queries' positions."""
+    keys: Tensor
+    """(B or 1, S) int64, the keys' positions; the last T of them are the queries' own."""
+    query_marks: Tensor | None = None
+    """(B, T, M) int64, of `Position.marks`."""
+    key_marks: Tensor | None = None
+    """(B, S, M) int64."""
+
+
 class Position(ModelPart):
     """A position scheme: it turns queries and keys, or biases the scores, or does neither."""
 
@@ -169,8 +185,17 @@ class Position(ModelPart):
         """Turn q (B, H, T, Dh) and k (B, Hk, T, Dh) by `ctx.positions`. The default leaves both as they are."""
         return q, k
 
-    def bias(self, ctx: Context, key_positions: Tensor) -> Tensor | None:
-        """What is added to the scores, (B or 1, H or 1, T, S), for keys at `key_positions` (B, S); or None."""
+    def marks(self, ctx: Context, last: Tensor | None) -> Tensor | None:
+        """What else `bias` must know of each token, (B, T, M) int64, kept beside its key; None: nothing.
+
+        Args:
+            last: (B, M) marks of the token before these in the cache, padding or not; None if there is none.
+        """
+        return None
+
+    def bias(self, ctx: Context, pairs: Pairs) -> Tensor | None:
+        """What is added to the scores, (B or 1, H or 1, T, S); or None. Asked once per pass for all layers alike;
+        pairs that do not see each other may get any finite number."""
         return None
 
 

@@ -1,7 +1,9 @@
 """Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245) with optional QK-norm and sliding window.
 
 Queries, keys and values are one matrix, `qkv`, in this order. The fast causal path is taken only when queries and keys
-are the same tokens of one sample; else the mask is explicit: earlier slot, same segment, within the window.
+are the same tokens of one sample; else the mask is explicit: earlier slot, same segment, within the window or among
+the sinks, the first tokens of a sample (Xiao et al. 2023, arXiv 2309.17453; here they keep their true positions, so
+that a pass with a cache equals one without).
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from luna_kernel.contracts.layers import Context, Dims, Layer, Position
+from luna_kernel.contracts.layers import Context, Dims, Layer, Pairs, Position
 
 from .attention_config import AttentionConfig
 from .kv_cache import KVCache
@@ -19,7 +21,11 @@ from .norm import RMSNorm
 
 
 class Attention(Layer):
-    """x (B, T, D) to (B, T, D)."""
+    """x (B, T, D) to (B, T, D).
+
+    Attributes:
+        window, sinks: how far a token sees; `limit_cache` narrows them for a generation.
+    """
 
     def __init__(self, config: AttentionConfig, dims: Dims) -> None:
         super().__init__()
@@ -27,6 +33,7 @@ class Attention(Layer):
             raise ValueError(f"num_heads {dims.num_heads} is no multiple of num_kv_heads {dims.num_kv_heads}")
         self.num_heads, self.num_kv_heads, self.head_dim = dims.num_heads, dims.num_kv_heads, dims.head_dim
         self.window = config.window
+        self.sinks = config.sinks
         width = (dims.num_heads + 2 * dims.num_kv_heads) * dims.head_dim
         self.qkv = Linear(dims.d_model, width, std=dims.init_std, bias=config.qkv_bias)
         self.out = Linear(dims.num_heads * dims.head_dim, dims.d_model, std=dims.residual_std, bias=config.out_bias)
@@ -43,12 +50,13 @@ class Attention(Layer):
         if ctx.position is not None:
             q, k = ctx.position.rotate(q, k, ctx)
         cache: KVCache | None = ctx.state
+        marks = self._marks(ctx, cache)
         if cache is not None:
-            k, v = cache.append(k, v, ctx.positions, ctx.segment_ids)
+            k, v = cache.append(k, v, ctx.positions, ctx.segment_ids, marks)
             q = q.to(k.dtype)
-            if T == 1 and self.window is not None and cache.segments is None:
+            if T == 1 and self.window is not None and not self.sinks and cache.segments is None:
                 k, v = k[:, :, -self.window :], v[:, :, -self.window :]
-        mask, is_causal = self._mask(x, k.shape[2], ctx, cache)
+        mask, is_causal = self._mask(q, k.shape[2], ctx, cache, marks)
         y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, enable_gqa=Hk != H)
         out: Tensor = self.out(y.transpose(1, 2).reshape(B, T, -1).to(x.dtype))
         return out
@@ -59,16 +67,28 @@ class Attention(Layer):
 
     def make_state(self, batch: int, max_length: int, dtype: torch.dtype, device: torch.device) -> KVCache:
         """An empty cache."""
-        return KVCache((batch, self.num_kv_heads, self.head_dim), max_length, dtype, device, self.window)
+        return KVCache((batch, self.num_kv_heads, self.head_dim), max_length, dtype, device, self.window, self.sinks)
 
     def flops_per_token(self, context_length: int) -> float:
         """The matrices, and scores and weighted sum over the tokens in sight."""
-        seen = context_length if self.window is None else min(context_length, self.window)
+        seen = context_length if self.window is None else min(context_length, self.window + self.sinks)
         return super().flops_per_token(context_length) + 4.0 * self.num_heads * self.head_dim * seen
 
-    def _mask(self, x: Tensor, S: int, ctx: Context, cache: KVCache | None) -> tuple[Tensor | None, bool]:
-        """The mask, True or 0 where a query may look, (B or 1, 1, T, S); and whether plain causality says it all."""
-        T = x.shape[1]
+    def _marks(self, ctx: Context, cache: KVCache | None) -> Tensor | None:
+        """The position scheme's marks of this pass, the same for all layers."""
+        if ctx.position is None or type(ctx.position).marks is Position.marks:
+            return None
+        if "position_marks" not in ctx.shared:
+            last = None if cache is None else cache.last_marks
+            ctx.shared["position_marks"] = ctx.position.marks(ctx, last)
+        return ctx.shared["position_marks"]  # type: ignore[no-any-return]
+
+    def _mask(
+        self, q: Tensor, S: int, ctx: Context, cache: KVCache | None, marks: Tensor | None
+    ) -> tuple[Tensor | None, bool]:
+        """The mask, True or a finite bias where a query may look, (B or 1, H or 1, T, S); and whether plain causality
+        says it all."""
+        T = q.shape[2]
         segments = ctx.segment_ids if cache is None else cache.segments
         in_sight = self.window is None or self.window >= S
         biased = ctx.position is not None and type(ctx.position).bias is not Position.bias
@@ -77,17 +97,23 @@ class Attention(Layer):
                 return None, False
             if T == S:
                 return None, True
-        key = ("attention_mask", self.window, T, S)
+        key = ("attention_mask", self.window, self.sinks, T, S, q.dtype if biased else None)
         if key not in ctx.shared:
-            ctx.shared[key] = self._visible(x.device, T, S, ctx, cache)
-        mask: Tensor = ctx.shared[key]
-        if biased:
-            assert ctx.position is not None
-            key_positions = ctx.positions if cache is None else cache.positions[:, cache.length - S : cache.length]
-            bias = ctx.position.bias(ctx, key_positions)
-            if bias is not None:
-                mask = bias.to(x.dtype).masked_fill(~mask, float("-inf"))
-        return mask, False
+            mask = self._visible(q.device, T, S, ctx, cache)
+            bias = self._bias(S, ctx, cache, marks) if biased else None
+            ctx.shared[key] = mask if bias is None else bias.to(q.dtype).masked_fill(~mask, float("-inf"))
+        return ctx.shared[key], False
+
+    def _bias(self, S: int, ctx: Context, cache: KVCache | None, marks: Tensor | None) -> Tensor | None:
+        """What the position scheme adds to the scores, (B or 1, H or 1, T, S)."""
+        assert ctx.position is not None
+        queries = keys = ctx.positions[:1] if ctx.positions.stride(0) == 0 else ctx.positions
+        key_marks = marks
+        if cache is not None:
+            kept = slice(cache.length - S, cache.length)
+            queries, keys = ctx.positions, cache.positions[:, kept]
+            key_marks = None if cache.marks is None else cache.marks[:, kept]
+        return ctx.position.bias(ctx, Pairs(queries, keys, marks, key_marks))
 
     def _visible(self, device: torch.device, T: int, S: int, ctx: Context, cache: KVCache | None) -> Tensor:
         """True where query i may see key j, (B or 1, 1, T, S); query i stands in slot S - T + i."""
@@ -97,12 +123,12 @@ class Attention(Layer):
         segments = ctx.segment_ids if cache is None else cache.segments
         if segments is None:
             if self.window is not None:
-                visible = visible & (query - slot < self.window)
+                visible = visible & ((query - slot < self.window) | (slot < self.sinks))
             return visible[:, None]
         segments = segments[:, :S]
         visible = visible & (segments[:, S - T :, None] == segments[:, None, :])
         if self.window is not None:
             positions = ctx.positions if cache is None else cache.positions[:, :S]
             near = ctx.positions[:, :, None] - positions[:, None, :] < self.window
-            visible = visible & (near | (slot == query))
+            visible = visible & (near | (positions < self.sinks)[:, None] | (slot == query))
         return visible[:, None]

@@ -20,13 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from luna_kernel.base import durable, integrity
-from luna_kernel.base.errors import IntegrityError, PluginError
+from luna_kernel.base.errors import IntegrityError, PluginError, UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.plugins.manifest import FILE as MANIFEST_FILE
 from luna_kernel.plugins.manifest import ComponentRecord, Manifest
 
 from .blueprint import Blueprint
 from .decoder import Decoder
+from .offload import offload_blocks
 from .parts import Part
 from .weights_file import read_weights, write_weights
 
@@ -90,6 +91,7 @@ def open_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     verify: bool = True,
+    offload: bool = False,
 ) -> OpenedModel:
     """Open a model's folder.
 
@@ -99,9 +101,10 @@ def open_model(
         device: where the weights go.
         dtype: of the weights; None: as they were saved.
         verify: check the hash of every file; without it only presence and size.
+        offload: keep one block's weights in memory at a time (`luna_kernel.model.offload`); for inference.
 
     Raises:
-        UsageError: there is no model there, or a newer Luna made it.
+        UsageError: there is no model there, or a newer Luna made it; `offload` of a model that must be migrated.
         MissingPluginsError: says everything that is missing, where it sits, and the line that installs it.
         IntegrityError: a file is damaged, or the weights are not those of the blueprint; names component and place.
     """
@@ -114,11 +117,17 @@ def open_model(
         raise IntegrityError(t("checkpoint.no_weights", folder=folder, file=WEIGHTS_FILE))
     weights = read_weights(folder / WEIGHTS_FILE)
     blueprint = Blueprint.from_json(manifest.blueprint)
+    stored = weights
     blueprint, weights = migrate(manifest, blueprint, weights, plugins)
+    if offload and weights is not stored:
+        raise UsageError(t("offload.migrated", folder=folder), hint=t("offload.migrated.hint"))
     with torch.device("meta"):
         model = Decoder(blueprint, plugins.registry)
     load_weights(model, weights, where=folder)
-    model.to(device=device, dtype=dtype)
+    if offload:
+        offload_blocks(model, folder / WEIGHTS_FILE, torch.device(device), dtype)
+    else:
+        model.to(device=device, dtype=dtype)
     return OpenedModel(model.eval(), _open_tokenizer(folder, manifest), manifest, plugins)
 
 

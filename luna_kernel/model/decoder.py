@@ -26,9 +26,13 @@ from .linear import Linear
 from .loss_head import linear_cross_entropy
 from .norm import RMSNorm
 from .parts import Part, make_parts
+from .recompute import run_block
 from .state import BlockState, DecodeState
 
 t = catalogue(__package__)
+
+PREFILL_PIECE = 512
+"""Tokens of a prompt that go through a model at once, unless its caches are limited to less."""
 
 
 @dataclass
@@ -91,6 +95,11 @@ class Decoder(nn.Module):
         UsageError: a component is not registered; names its place and, where known, its package. Or two components want
             one condition in different widths.
         ConfigError: a node does not validate; names its place.
+
+    Attributes:
+        prefill_piece: tokens of a prompt that go through it at once; `limit_cache` lowers it.
+        recompute_every: in training every so many-th block keeps its input alone and runs again in the backward pass;
+            0: none does.
     """
 
     def __init__(self, blueprint: Blueprint, registry: Registry) -> None:
@@ -98,6 +107,8 @@ class Decoder(nn.Module):
         dims = blueprint.dims
         self.blueprint = blueprint
         self.dims = dims
+        self.prefill_piece = PREFILL_PIECE
+        self.recompute_every = 0
         self.parts: list[Part] = []
         self.embedding = Embedding(dims.vocab_size, dims.d_model, dims.init_std)
         self.position: Position | None = None
@@ -262,10 +273,18 @@ class Decoder(nn.Module):
         x = self.embedding(tokens)
         for index, block in enumerate(self.blocks):
             ctx.layer = index
-            x = block(x, ctx, None if state is None else state.blocks[index])
+            if self._lets_go(index) and state is None:
+                x = run_block(block, x, ctx)
+            else:
+                x = block(x, ctx, None if state is None else state.blocks[index])
         if state is not None:
             state.advance(T, positions, segment_ids)
         return self.norm(x), ctx
+
+    def _lets_go(self, index: int) -> bool:
+        """Whether block `index` runs again in the backward pass instead of keeping its activations."""
+        every = self.recompute_every
+        return every > 0 and (index + 1) % every == 0 and self.training and torch.is_grad_enabled()
 
 
 class Embedding(nn.Embedding):

@@ -26,9 +26,6 @@ from .state import DecodeState
 
 t = catalogue(__package__)
 
-PREFILL_PIECE = 512
-"""Tokens of a prompt that go through the model at once; between pieces `should_stop` is asked."""
-
 
 class Generation(Iterator[int]):
     """One answer in the making; iterate over it to get the token ids. The end token is not among them.
@@ -108,13 +105,14 @@ class Generation(Iterator[int]):
         while self._waiting:
             if self.should_stop():
                 return None
-            piece = torch.tensor([self._waiting[:PREFILL_PIECE]], device=self._device)
+            count = self.model.prefill_piece
+            piece = torch.tensor([self._waiting[:count]], device=self._device)
             output = self.model(piece, state=self.state, condition=self.condition, last_only=True)
             assert isinstance(output, Output)
             logits = output.logits[:, -1]
             if self._seen is not None:
                 self._seen[0, piece[0]] = True
-            del self._waiting[:PREFILL_PIECE]
+            del self._waiting[:count]
         return logits
 
 

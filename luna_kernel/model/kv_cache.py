@@ -4,8 +4,9 @@ The buffers are allocated once and double when full, up to `max_length`; a token
 concatenated. Slots are filled in the order in which tokens come, the same for all rows of the batch. Padding takes a
 slot too: its segment is 0, so that no real token sees it; rows of different length need nothing else.
 
-With a sliding window the slots that no row can see any more are dropped when the buffer is full: memory stays at about
-twice the window, and dropping costs a constant per token on average.
+With a sliding window the slots that no row can see any more are dropped when the buffer is full, all but the sinks:
+memory stays at `window_slots`, and dropping costs a constant per token on average. Only a pass of many tokens at once
+needs more, since its first token still sees a whole window.
 """
 
 from __future__ import annotations
@@ -18,6 +19,19 @@ from torch import Tensor
 FIRST_CAPACITY = 64
 """Slots of a fresh cache; it doubles from here."""
 
+_BUFFERS = {"keys": 2, "values": 2, "positions": 1, "segments": 1, "marks": 1}
+"""The buffers and the axis of their slots."""
+
+
+def spare_slots(window: int) -> int:
+    """Slots beyond window and sinks: how many tokens come between two moves of the window's content."""
+    return max(1, window // 3)
+
+
+def window_slots(window: int, sinks: int = 0) -> int:
+    """Slots of a cache that has filled up, for passes of up to `spare_slots` tokens."""
+    return window + sinks + spare_slots(window)
+
 
 class KVCache:
     """Decode state of one attention layer.
@@ -26,6 +40,8 @@ class KVCache:
         keys, values: (B, Hk, capacity, Dh); the first `length` slots are in use.
         positions: (B, capacity) int64.
         segments: (B, capacity) int64, or None as long as nobody gave segment ids (all slots are segment 1).
+        marks: (B, capacity, M) int64, what the position scheme wants to know of each key; None if nothing.
+        last_marks: (B, M), of the newest token.
         dropped: slots that the window has left behind.
     """
 
@@ -36,25 +52,33 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
         window: int | None = None,
+        sinks: int = 0,
     ) -> None:
         batch, heads, head_dim = shape
         capacity = min(FIRST_CAPACITY, max_length)
+        if window is not None:
+            capacity = min(capacity, window_slots(window, sinks))
         self.max_length = max_length
         self.window = window
+        self.sinks = sinks
         self.length = 0
         self.dropped = 0
         self.keys = torch.empty(batch, heads, capacity, head_dim, dtype=dtype, device=device)
         self.values = torch.empty_like(self.keys)
         self.positions = torch.zeros(batch, capacity, dtype=torch.int64, device=device)
         self.segments: Tensor | None = None
+        self.marks: Tensor | None = None
+        self.last_marks: Tensor | None = None
 
     @property
     def capacity(self) -> int:
         """Slots that are allocated."""
         return self.keys.shape[2]
 
-    def append(self, k: Tensor, v: Tensor, positions: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Write k, v (B, Hk, T, Dh) and return all keys and values so far, (B, Hk, S, Dh) views.
+    def append(
+        self, k: Tensor, v: Tensor, positions: Tensor, segments: Tensor | None, marks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Write k, v (B, Hk, T, Dh) and return all keys and values in the cache, (B, Hk, S, Dh) views.
 
         Raises:
             ValueError: more than `max_length` tokens.
@@ -75,66 +99,74 @@ class KVCache:
             self.segments = torch.ones_like(self.positions)
         if self.segments is not None:
             self.segments[:, begin:end] = 1 if segments is None else segments
+        if marks is not None:
+            if self.marks is None:
+                self.marks = marks.new_zeros(*self.positions.shape, marks.shape[2])
+            self.marks[:, begin:end] = marks
+            self.last_marks = marks[:, -1]
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def _make_room(self, T: int) -> None:
-        first = self._first_visible()
-        kept = self.length - first
-        if first and kept + T <= self.capacity:
-            self._move(first, self.capacity)
-            return
+        index = self._still_seen()
+        kept = self.length if index is None else index.shape[0]
         capacity = max(self.capacity, FIRST_CAPACITY)
         while capacity < kept + T:
             capacity *= 2
         if self.window is not None:
-            capacity = max(capacity, 2 * self.window)
-        self._move(first, min(capacity, max(self.max_length - self.dropped - first, kept + T)))
+            capacity = max(kept + T, min(capacity, window_slots(self.window, self.sinks)))
+        left = self.max_length - self.dropped - (self.length - kept)
+        self._move(index, kept, min(capacity, max(left, kept + T)))
 
-    def _first_visible(self) -> int:
-        """The first slot that a later token may still see."""
+    def _still_seen(self) -> Tensor | None:
+        """The slots that a later token may still see, ascending; None: all."""
         if self.window is None or self.length == 0:
-            return 0
+            return None
+        slots = torch.arange(self.length, device=self.positions.device)
         if self.segments is None:
-            return max(0, self.length - (self.window - 1))
-        # Rows of different length: a slot may go when it is padding or out of the window for every row.
-        positions, real = self.positions[:, : self.length], self.segments[:, : self.length] > 0
-        last = positions.masked_fill(~real, -1).amax(1, keepdim=True)
-        visible = (real & (positions > last + 1 - self.window)).any(0)
-        return int(visible.int().argmax()) if bool(visible.any()) else self.length
+            return slots[(slots > self.length - self.window) | (slots < self.sinks)]
+        # Rows of different length: a slot may go when for every row it is padding, of a sample that is over, or out
+        # of the window.
+        positions, segments = self.positions[:, : self.length], self.segments[:, : self.length]
+        newest = torch.where(segments > 0, slots, 0).amax(1, keepdim=True)
+        mine = (segments > 0) & (segments == segments.gather(1, newest))
+        last = positions.masked_fill(~mine, -1).amax(1, keepdim=True)
+        return slots[(mine & ((positions > last + 1 - self.window) | (positions < self.sinks))).any(0)]
 
-    def _move(self, first: int, capacity: int) -> None:
-        """Copy the slots from `first` on to the beginning of buffers of `capacity` slots."""
-        kept = self.length - first
-
-        def moved(old: Tensor, axis: int) -> Tensor:
+    def _move(self, index: Tensor | None, kept: int, capacity: int) -> None:
+        """Copy the slots `index`, `kept` of them, to the beginning of buffers of `capacity` slots."""
+        for name, axis in _BUFFERS.items():
+            old = getattr(self, name)
+            if old is None:
+                continue
             shape = list(old.shape)
             shape[axis] = capacity
             new = old.new_zeros(shape) if old.dtype == torch.int64 else old.new_empty(shape)
-            new.narrow(axis, 0, kept).copy_(old.narrow(axis, first, kept))
-            return new
-
-        self.keys, self.values = moved(self.keys, 2), moved(self.values, 2)
-        self.positions = moved(self.positions, 1)
-        if self.segments is not None:
-            self.segments = moved(self.segments, 1)
-        self.length, self.dropped = kept, self.dropped + first
+            new.narrow(axis, 0, kept).copy_(
+                old.narrow(axis, 0, kept) if index is None else old.index_select(axis, index)
+            )
+            setattr(self, name, new)
+        self.length, self.dropped = kept, self.dropped + self.length - kept
 
     def snapshot(self) -> dict[str, Any]:
         """What `restore` needs to come back to this moment: a number, or the window's content."""
-        taken: dict[str, Any] = {"length": self.length, "dropped": self.dropped, "segments": self.segments is not None}
+        taken: dict[str, Any] = {
+            "length": self.length,
+            "dropped": self.dropped,
+            "segments": self.segments is not None,
+            "last_marks": self.last_marks,
+        }
         if self.window is not None:  # its slots will be dropped or moved; a full cache only ever appends
-            for name in ("keys", "values", "positions", "segments"):
+            for name, axis in _BUFFERS.items():
                 buffer = getattr(self, name)
-                axis = 1 if name in ("positions", "segments") else 2
                 taken[f"buffer:{name}"] = None if buffer is None else buffer.narrow(axis, 0, self.length).clone()
         return taken
 
     def restore(self, taken: dict[str, Any]) -> None:
         """Forget what came after `snapshot`."""
-        self.length, self.dropped = taken["length"], taken["dropped"]
+        self.length, self.dropped, self.last_marks = taken["length"], taken["dropped"], taken["last_marks"]
         if self.window is not None:
-            for name in ("keys", "values", "positions", "segments"):
+            for name in _BUFFERS:
                 buffer = taken[f"buffer:{name}"]
                 setattr(self, name, None if buffer is None else buffer.clone())
         elif not taken["segments"]:

@@ -40,6 +40,19 @@ _NO_MATTER = {
 }  # fmt: skip
 """Keys that do not change what the model computes at inference."""
 
+_ROPE_FIELDS = {
+    "factor": "factor",
+    "low_freq_factor": "low_freq_factor",
+    "high_freq_factor": "high_freq_factor",
+    "original_max_position_embeddings": "original_max_positions",
+    "beta_fast": "beta_fast",
+    "beta_slow": "beta_slow",
+    "attention_factor": "attention_factor",
+}
+"""The hub's names in `rope_scaling`, and Luna's."""
+_LLAMA3 = {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}
+_YARN = {"factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "attention_factor"}
+
 
 def blueprint_from_llama(config: Mapping[str, Any]) -> Blueprint:
     """The blueprint of a hub model's `config.json`.
@@ -105,17 +118,15 @@ def _position(config: Mapping[str, Any]) -> Node:
     kind = rope.pop("rope_type", None) or rope.pop("type", None) or "default"
     rope.pop("type", None)
     theta = rope.pop("rope_theta", None) or config.get("rope_theta") or 10000.0
-    fields = {
-        "factor": "factor",
-        "low_freq_factor": "low_freq_factor",
-        "high_freq_factor": "high_freq_factor",
-        "original_max_position_embeddings": "original_max_positions",
-    }
-    known = {"default": [], "linear": ["factor"], "llama3": list(fields)}
-    if kind not in known or set(rope) - set(known[kind]):
+    known = {"default": set(), "linear": {"factor"}, "yarn": _YARN, "llama3": _LLAMA3}
+    rope = {key: value for key, value in rope.items() if not (key == "truncate" and value is True)}
+    if kind not in known or set(rope) - known[kind] or rope.get("factor", 1) is None:
         raise UsageError(t("llama.unsupported", key="rope_scaling", value={"rope_type": kind, **rope}))
+    if kind == "yarn":
+        rope.setdefault("original_max_position_embeddings", config.get("max_position_embeddings", 2048))
     scaling = "none" if kind == "default" else kind
-    return {"name": "rope", "theta": float(theta), "scaling": scaling, **{fields[k]: rope[k] for k in rope}}
+    given = {_ROPE_FIELDS[key]: value for key, value in rope.items() if value is not None}
+    return {"name": "rope", "theta": float(theta), "scaling": scaling, **given}
 
 
 def config_to_llama(blueprint: Blueprint) -> dict[str, Any]:
@@ -132,6 +143,8 @@ def config_to_llama(blueprint: Blueprint) -> dict[str, Any]:
     foreign = [f"{place}: {node['name']}" for place, node in blueprint.nodes() if not _is_plain(place, node)]
     if foreign:
         raise UsageError(t("llama.not_plain", what=", ".join(foreign)))
+    if any(m.get("sinks") for m in mixers):
+        raise UsageError(t("llama.no_family", what="sinks"))
     options = {(m["qk_norm"], m["qkv_bias"], m["out_bias"], m["window"]) for m in mixers}
     biases = {(f["bias"], f["hidden_dim"] or dims.ffn_dim) for f in ffns}
     if len(options) > 1 or len(biases) > 1:
@@ -178,15 +191,14 @@ def _is_plain(place: str, node: Node) -> bool:
 def _rope_to_llama(node: Node) -> dict[str, Any]:
     if not node:
         raise UsageError(t("llama.no_family", what="position: -"))
+    if node["scaling"] == "ntk":
+        raise UsageError(t("llama.no_family", what="scaling: ntk"))
     found: dict[str, Any] = {"rope_theta": node["theta"]}
     if node["scaling"] != "none":
-        found["rope_scaling"] = {"rope_type": node["scaling"], "factor": node["factor"]}
-    if node["scaling"] == "llama3":
-        found["rope_scaling"] |= {
-            "low_freq_factor": node["low_freq_factor"],
-            "high_freq_factor": node["high_freq_factor"],
-            "original_max_position_embeddings": node["original_max_positions"],
-        }
+        keys = {"linear": {"factor"}, "yarn": _YARN, "llama3": _LLAMA3}[node["scaling"]]
+        given = {key: node.get(name) for key, name in _ROPE_FIELDS.items() if key in keys}
+        given = {key: value for key, value in given.items() if value is not None}
+        found["rope_scaling"] = {"rope_type": node["scaling"], **given}
     return found
 
 

@@ -7,7 +7,6 @@ nothing that a cast to bfloat16 could spoil.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from luna_kernel.contracts.layers import Context, Dims, Position
 
 from .rope_config import RotaryConfig
+from .rope_scaling import frequencies, magnitude
 
 
 class Rotation(torch.autograd.Function):
@@ -29,7 +29,7 @@ class Rotation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        """A rotation's transpose is the rotation by the opposite angle."""
+        """A rotation's transpose is the rotation by the opposite angle, a scaled one's too."""
         cos, sin = ctx.saved_tensors
         return turn(grad, cos, -sin), None, None
 
@@ -60,22 +60,14 @@ class RotaryPosition(Position):
         super().__init__()
         if dims.head_dim % 2:
             raise ValueError(f"RoPE turns pairs: head_dim must be even, not {dims.head_dim}")
+        if config.scaling == "ntk" and dims.head_dim < 4:
+            raise ValueError("RoPE scaling `ntk` needs two pairs: head_dim must be 4 or more")
         self.config = config
         self.head_dim = dims.head_dim
 
     def frequencies(self, device: torch.device) -> Tensor:
         """Radians per token of each pair, (Dh/2,), float32."""
-        config = self.config
-        exponent = torch.arange(0, self.head_dim, 2, device=device, dtype=torch.float32) / self.head_dim
-        frequency = 1.0 / config.theta**exponent
-        if config.scaling == "linear":
-            return frequency / config.factor
-        if config.scaling == "llama3":
-            wavelength = 2 * math.pi / frequency
-            low, high = config.low_freq_factor, config.high_freq_factor
-            keep = ((config.original_max_positions / wavelength - low) / (high - low)).clamp(0, 1)
-            return frequency * (keep + (1 - keep) / config.factor)
-        return frequency
+        return frequencies(self.config, self.head_dim, device)
 
     def angles(self, ctx: Context, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and sin of this pass, each (B or 1, 1, T, Dh/2); computed once for all layers."""
@@ -84,7 +76,8 @@ class RotaryPosition(Position):
             # An expanded view (stride 0) says that all rows are alike: then one row of angles serves them all.
             positions = ctx.positions[:1] if ctx.positions.stride(0) == 0 else ctx.positions
             angle = positions[:, None, :, None].float() * self.frequencies(positions.device)
-            ctx.shared[key] = (angle.cos().to(dtype), angle.sin().to(dtype))
+            scale = magnitude(self.config)
+            ctx.shared[key] = ((angle.cos() * scale).to(dtype), (angle.sin() * scale).to(dtype))
         return ctx.shared[key]  # type: ignore[no-any-return]
 
     def rotate(self, q: Tensor, k: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:

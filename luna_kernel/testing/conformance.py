@@ -160,7 +160,9 @@ class LayerConformance:
         for at in (1, T // 2, T - 1):
             for scale in (1.0, 30.0):
                 changed = self.sample()
-                changed.x = torch.cat([sample.x[:, :at], scale * self.sample(seed=5).x[:, at:]], 1)
+                other = self.sample(seed=5)
+                changed.x = torch.cat([sample.x[:, :at], scale * other.x[:, at:]], 1)
+                changed.tokens = torch.cat([sample.tokens[:, :at], other.tokens[:, at:]], 1)
                 after = self.run(subject, changed)
                 assert_near(after[:, :at], before[:, :at], 1e-6, f"outputs before token {at}, which was changed")
 

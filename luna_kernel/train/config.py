@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -96,6 +96,9 @@ class TrainConfig(BaseModel):
     so."""
     compile: bool = False
     """Compile the model with `torch.compile`; needs a C++ compiler, pays for long runs."""
+    activation_checkpointing: Literal["none", "blocks"] | Annotated[int, Field(ge=1)] = "none"
+    """`blocks`: every block keeps its input alone and runs again in the backward pass: less memory, more time, the same
+    numbers to the bit. A number n: only every n-th block does."""
     threads: int | None = Field(None, ge=1)
     """Threads of one operation; None: torch's choice."""
     seed: int = Field(0, ge=0, lt=1 << 63)
@@ -134,7 +137,15 @@ class TrainConfig(BaseModel):
         for key in ("callbacks", "trackers"):
             if not all(isinstance(node.get("name"), str) for node in getattr(self, key)):
                 raise ValueError(t("config.no_name", field=key))
+        if self.compile and self.activation_checkpointing != "none":
+            raise ValueError(t("config.compile_and_checkpointing"))
         return self
+
+    @property
+    def recompute_every(self) -> int:
+        """`activation_checkpointing` as a number: every so many-th block; 0: none."""
+        chosen = self.activation_checkpointing
+        return chosen if isinstance(chosen, int) else {"none": 0, "blocks": 1}[chosen]
 
     @property
     def budget(self) -> dict[str, float]:

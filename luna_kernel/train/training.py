@@ -54,6 +54,7 @@ FREE = frozenset(
         "max_seconds",
         "device",
         "compile",
+        "activation_checkpointing",
         "threads",
         "log_every",
     }
@@ -225,6 +226,7 @@ class _Training:
         np.random.seed(config.seed % (1 << 32))
         torch.manual_seed(config.seed)
         model.to(self.engine.device)
+        model.recompute_every = config.recompute_every
         length = config.sequence_length or min(DEFAULT_SEQUENCE, model.dims.max_positions)
         if length > model.dims.max_positions:
             raise UsageError(t("run.too_long", length=length, limit=model.dims.max_positions))

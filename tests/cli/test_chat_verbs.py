@@ -336,6 +336,23 @@ def test_create_train_chat_show_remove(luna, tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_a_limited_cache_is_said(luna, tmp_path: Path):
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("A Luna conversa em português. " * 40, encoding="utf-8")
+    size = ["--vocab-size", "300", "--max-positions", "128", "--train-data", str(corpus)]
+    made = luna("create", "--name", "small", "--plugins", "none", "--preset", "mini", *size, timeout=300)
+    assert made.returncode == 0, made.stderr
+    ask = ["chat", "small", "--plugins", "none", "--query", "Oi?", "--max-tokens", "60", "--no-save"]
+    said = luna(*ask, "--cache-limit", "32", timeout=300)
+    assert said.returncode == 0, said.stderr
+    assert "Cache limited to 32 tokens" in said.stderr
+    assert "Cache limited" not in luna(*ask, timeout=300).stderr
+    wrong = luna(*ask, env={"LUNA_CACHE_LIMIT": "3"}, timeout=300)
+    assert wrong.returncode == 2
+    assert "16" in wrong.stderr
+
+
 def test_the_demo_is_built_once_and_mended(luna, tmp_path: Path):
     run = ("run", "--plugins", "none", "--train-seconds", "2", "--query", "oi", "--json")
     one = {"OMP_NUM_THREADS": "1"}

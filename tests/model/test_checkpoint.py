@@ -55,7 +55,8 @@ def test_manifest_comes_from_the_live_model(saved, model):
     assert list(manifest["files"]) == ["model.safetensors"]
     assert manifest["files"]["model.safetensors"]["sha256"] == integrity.hash_file(saved / "model.safetensors")
     assert manifest["blueprint"]["blocks"][0]["mixer"] == {
-        "name": "attention", "qk_norm": False, "window": None, "qkv_bias": False, "out_bias": False
+        "name": "attention", "qk_norm": False, "window": None, "sinks": 0, "qkv_bias": False,
+            "out_bias": False,
     }  # fmt: skip
     by_name = {c["name"]: c for c in manifest["components"]}
     assert set(by_name) == {"attention", "swiglu", "rope"}

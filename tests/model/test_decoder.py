@@ -1,6 +1,7 @@
 """The decoder as a whole: packing, padding, states, losses, ways to run it."""
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 import torch
@@ -155,6 +156,67 @@ def test_a_sliding_window_keeps_memory_small():
         assert keys[0, 0, -min(16, i + 1) :, 0].tolist() == list(range(max(0, i - 15), i + 1))
     assert cache.capacity <= 64
     assert cache.dropped + cache.length == 1000
+
+
+def test_sinks_stay_when_the_window_moves():
+    cache = KVCache((2, 1, 4), 10_000, torch.float32, torch.device("cpu"), window=16, sinks=3)
+    for i in range(1000):
+        keys, _ = cache.append(torch.full((2, 1, 1, 4), float(i)), torch.zeros(2, 1, 1, 4), torch.tensor([[i]]), None)
+        held = keys[0, 0, :, 0].tolist()
+        assert held[:3] == list(range(min(3, i + 1)))
+        assert held[-min(16, i + 1) :] == list(range(max(0, i - 15), i + 1))
+        assert cache.capacity <= 24
+    assert cache.dropped + cache.length == 1000
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_sinks_are_the_first_tokens(blueprint, kernel, padded):
+    """A cache with sinks gives what one pass gives, far beyond the window, rows of different length too."""
+    for i in range(2):
+        blueprint = blueprint.with_node(f"blocks.{i}.mixer", {"name": "attention", "window": 6, "sinks": 2})
+    torch.manual_seed(0)
+    model = Decoder(blueprint, kernel.registry).eval()
+    tokens = torch.randint(0, 61, (2, 300))
+    segments = None
+    if padded:
+        segments = torch.ones(2, 300, dtype=torch.int64)
+        segments[0, :5] = 0
+    whole = logits(model, tokens, segment_ids=segments)
+    state = model.make_state(2, 300)
+    edges = [0, 30, 33, *range(34, 301)]
+    parts = [
+        logits(model, tokens[:, a:b], segment_ids=None if segments is None else segments[:, a:b], state=state)
+        for a, b in pairwise(edges)
+    ]
+    real = slice(5 if padded else 0, None)
+    near(torch.cat(parts, 1)[:, real], whole[:, real])
+    assert state.blocks[0].mixer.capacity <= 40
+    far = tokens.clone()
+    far[:, 5] = (far[:, 5] + 1) % 61  # the first token of the padded row
+    changed = logits(model, far, segment_ids=segments)[0, -1] - whole[0, -1]
+    assert (changed.abs().max() > 1e-4) == padded
+
+
+def test_a_new_sample_in_the_row_keeps_its_window(blueprint, kernel):
+    """Positions begin anew with a sample; what the window drops is told by the sample that goes on."""
+    blueprint = blueprint.with_node("blocks.0.mixer", {"name": "attention", "window": 40})
+    model = Decoder(blueprint, kernel.registry).eval()
+    tokens = torch.randint(0, 61, (1, 150))
+    segments = torch.cat([torch.full((1, 60), 1), torch.full((1, 90), 2)], 1)
+    positions = torch.cat([torch.arange(60), torch.arange(90)])[None]
+    whole = logits(model, tokens, segment_ids=segments, positions=positions)
+    state = model.make_state(1, 150)
+    parts = [
+        logits(
+            model,
+            tokens[:, i : i + 1],
+            segment_ids=segments[:, i : i + 1],
+            positions=positions[:, i : i + 1],
+            state=state,
+        )
+        for i in range(150)
+    ]
+    near(torch.cat(parts, 1), whole)
 
 
 def test_losses_and_metrics_of_layers_come_out():

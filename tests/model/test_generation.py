@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luna_kernel.base.errors import UsageError
-from luna_kernel.model import generation
 from luna_kernel.model.decoder import Decoder
 from luna_kernel.model.generation import StopMatcher, generate
 from luna_kernel.model.sampling_config import Sampling
@@ -47,9 +46,9 @@ def test_cached_is_uncached(model):
     assert run.state.length == len(PROMPT) + 24
 
 
-def test_prefill_in_pieces(model, monkeypatch):
+def test_prefill_in_pieces(model):
     whole = list(generate(model, PROMPT, GREEDY, max_tokens=9))
-    monkeypatch.setattr(generation, "PREFILL_PIECE", 3)
+    model.prefill_piece = 3
     assert list(generate(model, PROMPT, GREEDY, max_tokens=9)) == whole
 
 
@@ -81,8 +80,8 @@ def test_a_prompt_without_room_is_refused(model, length):
         generate(model, [], GREEDY)
 
 
-def test_stop_is_asked_between_pieces_and_tokens(model, monkeypatch):
-    monkeypatch.setattr(generation, "PREFILL_PIECE", 2)
+def test_stop_is_asked_between_pieces_and_tokens(model):
+    model.prefill_piece = 2
     asked = []
 
     def stop():

@@ -28,6 +28,16 @@ class TestSlidingWindow(LayerConformance):
     config = {"window": 5}
 
 
+class TestSinks(LayerConformance):
+    component = ("mixer", "attention")
+    config = {"window": 5, "sinks": 2}
+
+
+class TestYarn(LayerConformance):
+    component = ("position", "rope")
+    config = {"scaling": "yarn", "factor": 4.0, "original_max_positions": 32}
+
+
 class TestSwiGLU(LayerConformance):
     component = ("ffn", "swiglu")
 

@@ -26,6 +26,7 @@ LLAMA3 = {
     "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16, "rope_theta": 5000.0,
 }  # fmt: skip
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 1e4}
 CASES = {
     "multi-head, tied": ("Llama", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
     "multi-head, untied": ("Llama", {"num_key_value_heads": 4, "tie_word_embeddings": False}),
@@ -36,6 +37,7 @@ CASES = {
     "wide heads": ("Llama", {"head_dim": 32}),
     "llama3 scaling": ("Llama", {"rope_parameters": LLAMA3}),
     "linear scaling": ("Llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
+    "yarn scaling": ("Llama", {"rope_parameters": YARN}),
     "mistral": ("Mistral", {"num_key_value_heads": 2, "sliding_window": 7}),
     "qwen2": ("Qwen2", {"num_key_value_heads": 2}),
     "qwen3": ("Qwen3", {"num_key_value_heads": 2, "head_dim": 24}),
@@ -125,7 +127,7 @@ class TestNothingIsDropped:
         [
             {"model_type": "gemma"},
             {"hidden_act": "gelu"},
-            {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}},
+            {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
             {"rope_scaling": {"rope_type": "linear", "factor": 2.0, "beta": 1}},
             {"some_new_option": 3},
             {"layer_types": ["chunked_attention"] * 3},

@@ -5,6 +5,7 @@ import multiprocessing
 import re
 
 import pytest
+import torch
 
 from luna_kernel.base.errors import UsageError
 from luna_kernel.data.dialogue import DialogueTemplate
@@ -76,6 +77,31 @@ def test_from_files_to_a_model_that_opens(config, plugins):
     lines = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
     assert {"loss/main", "loss/aux", "perplexity", "tokens_per_second", "lr", "grad_norm"} <= set(lines[0])
     json.dumps(result.to_json())
+
+
+@pytest.mark.parametrize("chosen", ["blocks", 2])
+def test_activation_checkpointing_trains_the_same_model(config, plugins, chosen, monkeypatch):
+    from luna_kernel.model import decoder
+
+    runs = []
+    whole = decoder.run_block
+    monkeypatch.setattr(decoder, "run_block", lambda *given: runs.append(1) or whole(*given))
+    two = {**NEW, "dims": {**NEW["dims"], "num_layers": 2}}
+    plain = train_model(config("plain", new_model=two), plugins=plugins)
+    assert not runs
+    found = train_model(config("other", new_model=two, activation_checkpointing=chosen), plugins=plugins)
+    assert len(runs) == 6 * (2 if chosen == "blocks" else 1)
+    expected = open_model(plain.model_dir).model.state_dict()
+    weights = open_model(found.model_dir).model.state_dict()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_activation_checkpointing_has_few_values(config):
+    assert [config(activation_checkpointing=x).recompute_every for x in ("none", "blocks", 3)] == [0, 1, 3]
+    for bad in ({"activation_checkpointing": 0}, {"activation_checkpointing": "some"},
+                {"activation_checkpointing": "blocks", "compile": True}):  # fmt: skip
+        with pytest.raises(ValueError, match="activation_checkpointing"):
+            config(**bad)
 
 
 def test_started_again_it_goes_on_and_says_so(config, plugins):
