@@ -77,8 +77,8 @@ def registry(shapes):
 
 
 def make(registry, *components, preset="mini", dims=None, **options):
-    """A preset with four blocks."""
-    sizes = {"num_layers": 4, **(dims or {})}
+    """A preset with four blocks of width 192."""
+    sizes = {"num_layers": 4, "d_model": 192, "num_heads": 6, "num_kv_heads": 6, "ffn_dim": 512, **(dims or {})}
     return Blueprint.from_preset(preset, registry, vocab_size=100, components=components, dims=sizes, **options)
 
 
@@ -168,7 +168,7 @@ def test_presets(kernel):
         assert all(size % 16 == 0 for size in (dims.d_model, dims.ffn_dim, dims.head_dim))
         assert set(load_preset(name)) == {"help", "dims", "mixer", "ffn", "position", "tie_embeddings"}
     assert {name: round(size / 1e6, 1) for name, size in sizes.items()} == {
-        "mini": 0.9, "tiny": 13.8, "small": 52.2, "base": 125.9,
+        "mini": 1.0, "tiny": 13.8, "small": 52.2, "base": 125.9,
     }  # fmt: skip
     for bad in ("minni", "../secrets", ""):
         with pytest.raises(UsageError, match="preset"):
@@ -218,7 +218,7 @@ def test_bad_requests(registry):
         ({"dims": {"d_modell": 3}}, "d_model"),
         ({"dims": {"d_model": 0}}, "d_model"),
         ({"dims": {"d_model": True}}, "d_model"),
-        ({"dims": {"num_kv_heads": 4}}, "heads"),
+        ({"dims": {"num_kv_heads": 3}}, "heads"),
     ):
         with pytest.raises(UsageError) as caught:
             Blueprint.from_preset("mini", registry, vocab_size=100, **arguments)
