@@ -291,6 +291,7 @@ def test_default_width_has_the_active_size_of_the_dense_layer(make_layer):
 
 def test_flops_are_those_of_the_matrices(make_layer):
     """Counted from the shapes: what each mode runs per token."""
+
     def of(**fields):
         return make_layer(num_experts=8, expert_dim=24, **fields).flops_per_token(1)
 
