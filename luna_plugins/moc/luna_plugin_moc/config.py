@@ -32,8 +32,9 @@ class MoCConfig(BaseModel):
     other. `full`: every expert runs on every token and their outputs attend to each other (not sparse).
     `autonomy`: there is no router; each expert begins to work, and those that are stirred most go on.
     `none`: a router that sees the token alone."""
-    context_heads: int = Field(default=1, ge=1)
-    """Heads of that attention (`low_rank` and `full`). With one, half of the projections of `full` fold away."""
+    context_heads: int | None = Field(default=1, ge=1)
+    """Heads of that attention (`low_rank` and `full`); null: 1 for `low_rank`, the model's `num_heads` for `full`. With
+    one, half of the projections of `full` fold away."""
     full_gradient: Literal["all", "chosen"] = "all"
     """Who learns from the meeting (`full` only). `all`: every expert, also from what its word did to the choice of
     others. `chosen`: the chosen experts learn from their answer, the meeting from the choice; little more than half
@@ -81,8 +82,9 @@ class MoCConfig(BaseModel):
     def _check(self) -> MoCConfig:
         if self.top_k > self.num_experts:
             raise ValueError(t("top_k.too_many", top_k=self.top_k, num_experts=self.num_experts))
-        if self.context == "low_rank" and self.probe_rank % self.context_heads:
-            raise ValueError(t("probe.heads", size=self.probe_rank, heads=self.context_heads))
+        heads = self.context_heads or 1
+        if self.context == "low_rank" and self.probe_rank % heads:
+            raise ValueError(t("probe.heads", size=self.probe_rank, heads=heads))
         if self.fusion == "chain" and self.top_k % self.rounds:
             raise ValueError(t("chain.rounds", top_k=self.top_k, rounds=self.rounds))
         if self.mediator and self.fusion != "attend":

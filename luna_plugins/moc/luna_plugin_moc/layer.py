@@ -273,7 +273,7 @@ def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
 
 def _make_context(config: MoCConfig, dims: Dims, hidden: int) -> ProbeContext | FullContext | AutonomyContext | None:
     d, experts = dims.d_model, config.num_experts
-    heads = config.context_heads
+    heads = config.context_heads or (dims.num_heads if config.context == "full" else 1)
     if config.context == "low_rank":
         return ProbeContext(d, experts, config.probe_rank, heads)
     if config.context == "autonomy":

@@ -1,5 +1,7 @@
 """Losses, metrics, and the bias that evens out the load."""
 
+import math
+
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -14,9 +16,50 @@ def test_what_each_mode_emits(make_layer, context):
         return set(ctx.losses), {name.rsplit("/", 1)[0] for name in ctx.metrics}
 
     always = {"moc/load", "moc/mutual_information", "moc/router_entropy"}
-    assert names() == ({"moc/z", "moc/calibration"}, always | {"moc/calibration_r2"})
-    assert names(balance="switch", context="full") == ({"moc/z", "moc/balance"}, always)
-    assert names(balance="none", z_loss_weight=0, calibration_weight=0) == (set(), always)
+    meetings = {"moc/context_diversity", "moc/fusion_diversity"}
+    assert names() == ({"moc/z", "moc/calibration"}, always | meetings | {"moc/calibration_r2"})
+    assert names(balance="switch", context="full") == ({"moc/z", "moc/balance"}, always | meetings)
+    assert names(balance="none", z_loss_weight=0, calibration_weight=0) == (set(), always | meetings)
+    assert names(context="autonomy", fusion="chain") == ({"moc/z"}, always)
+
+
+def test_diversity_is_mutual_information():
+    """Zero for averaging and for always the same one, ln S for each token its own; padding does not count."""
+    from luna_plugin_moc.context import diversity
+
+    even = torch.full((8, 1, 2, 4), 0.25)
+    same = torch.eye(4)[torch.zeros(8, 1, 2, dtype=torch.int64)]
+    own = torch.eye(4)[torch.arange(8) % 4].view(8, 1, 1, 4).expand(8, 1, 2, 4)
+    assert diversity(even, None).item() == pytest.approx(0, abs=1e-6)
+    assert diversity(same, None).item() == pytest.approx(0, abs=1e-6)
+    assert diversity(own, None).item() == pytest.approx(math.log(4), abs=1e-6)
+    assert diversity(own, torch.arange(8) % 4 < 2).item() == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_all_rounds_of_a_chain_are_reported_together(make_layer, context):
+    layer = make_layer(fusion="chain", top_k=4, rounds=2).train()
+    ctx = context(2, 6)
+    layer(torch.randn(2, 6, 32), ctx)
+    assert ctx.metrics["moc/load/0"].sum().item() == pytest.approx(1)
+    assert layer.tokens_per_expert.sum() == 2 * 6 * 4
+
+
+def test_r2_of_the_probes_on_held_out_tokens(make_layer, context):
+    """What evaluation reports is R² by its definition, over the chosen experts, padding left out."""
+    layer = make_layer().eval()
+    x, segments = torch.randn(1, 30, 32), torch.tensor([[0] * 4 + [1] * 26])
+    ctx = context(1, 30, segments)
+    layer(x, ctx)
+    flat = x[0, 4:]
+    with torch.no_grad():
+        scores, probes, _ = layer.context(flat)
+        experts = layer.router(flat, context(1, 26), layer.expert_bias, scores).experts
+        gate, value = torch.einsum("efd,nd->nef", layer.w13, flat).chunk(2, dim=-1)
+        said = torch.einsum("edf,nef->ned", layer.w2, torch.nn.functional.silu(gate) * value)
+        target = (said @ layer.context.sketch.t()).gather(1, experts[..., None].expand(-1, -1, 8)).flatten(0, 1)
+        guess = probes.gather(1, experts[..., None].expand(-1, -1, 8)).flatten(0, 1)
+    expected = 1 - (guess - target).square().sum() / (target - target.mean(0)).square().sum()
+    assert ctx.metrics["moc/calibration_r2/0"].item() == pytest.approx(expected.item(), abs=1e-4)
 
 
 def test_weights_scale_their_losses(make_layer, context):
