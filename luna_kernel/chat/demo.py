@@ -42,8 +42,8 @@ RECIPE: dict[str, Any] = {
 }
 """Fields of the training configuration, tuned for about a minute on two AVX2 cores (docs/log.md)."""
 
-VARIANTS = 0
-"""How many other ways of typing each question the model sees beside those that the corpus has."""
+VARIANTS = 1
+"""How many other ways of typing each question the model sees beside the original."""
 
 USUAL_SECONDS = 65
 """What the training takes on two quiet AVX2 cores. It has no time limit: a model that knows half of it is of no use."""

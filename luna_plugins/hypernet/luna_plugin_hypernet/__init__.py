@@ -14,7 +14,7 @@ LUNA_API = 1
 
 @hookimpl
 def luna_add_layers(add: Add) -> None:
-    """Two modulators."""
+    """Two modulators, for who asks for them: a plugin that is merely installed changes no model."""
     add(
         "modulator",
         "hyper_adapter",
@@ -28,6 +28,7 @@ def luna_add_layers(add: Add) -> None:
         "luna_plugin_hypernet.domain:DomainSpecificHyperAdapter",
         config="luna_plugin_hypernet.config:DomainConfig",
         place="ffn of every block",
+        automatic=False,
         help="Adapter by domain: the given one, or a mixture inferred from the text so far",
     )
 
