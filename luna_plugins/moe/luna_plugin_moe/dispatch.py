@@ -103,17 +103,29 @@ def _mlp(
     tokens = order // (rows // max(x.shape[0], 1)) if rows else order
     y = x.new_empty(rows, x.shape[1])
     before = x.new_empty(rows if keep else 0, width)
-    for expert, (start, end, last) in enumerate(_runs(counts, kept)):
+    runs = _runs(counts, kept)
+    longest = max((end - start for start, end, _ in runs), default=0)
+    mine, act = x.new_empty(longest, x.shape[1]), x.new_empty(longest, hidden)
+    inside = before if keep else x.new_empty(longest, width)
+    for expert, (start, end, last) in enumerate(runs):
+        size = end - start
         if end < last:
             y[end:last] = 0
-        if start == end:
+        if not size:
             continue
-        weight = w13[expert].to(x.dtype).t()
-        mine = x.index_select(0, tokens[start:end])
-        inner = torch.mm(mine, weight, out=before[start:end]) if keep else torch.mm(mine, weight)
-        act = F.silu(inner[:, :hidden]).mul_(inner[:, hidden:]) if width > hidden else F.gelu(inner)
-        torch.mm(act, w2[expert].to(x.dtype).t(), out=y[start:end])
+        torch.index_select(x, 0, tokens[start:end], out=mine[:size])
+        inner = inside[start:end] if keep else inside[:size]
+        torch.mm(mine[:size], w13[expert].to(x.dtype).t(), out=inner)
+        torch.mm(_activate(inner, act[:size]), w2[expert].to(x.dtype).t(), out=y[start:end])
     return y, before
+
+
+def _activate(inner: Tensor, out: Tensor) -> Tensor:
+    """The hidden layer (rows, F) of pre-activations (rows, 2F) of SwiGLU or (rows, F) of GELU, written into `out`."""
+    hidden = out.shape[1]
+    if inner.shape[1] == hidden:
+        return torch.ops.aten.gelu.out(inner, out=out)  # type: ignore[no-any-return]
+    return torch.ops.aten.silu.out(inner[:, :hidden], out=out).mul_(inner[:, hidden:])  # type: ignore[no-any-return]
 
 
 @torch.library.custom_op("luna_moe::expert_mlp", mutates_args=())
@@ -143,35 +155,40 @@ def _mlp_backward(
     tokens = order // top_k
     grad_w13, grad_w2 = torch.empty_like(w13), torch.empty_like(w2)
     grad_rows = x.new_empty(rows, x.shape[1])
-    for expert, (start, end, last) in enumerate(_runs(counts, kept)):
+    runs = _runs(counts, kept)
+    longest = max((end - start for start, end, _ in runs), default=0)
+    scratch = [x.new_empty(longest, columns) for columns in (x.shape[1], hidden, hidden, width)]
+    for expert, (start, end, last) in enumerate(runs):
         if end < last:
             grad_rows[end:last] = 0
         if start == end:
             grad_w13[expert].zero_()
             grad_w2[expert].zero_()
             continue
+        mine, act, grad_act, both = (buffer[: end - start] for buffer in scratch)
         inner, grad = before[start:end], grad_y[start:end]
-        grad_act = torch.mm(grad, w2[expert])
-        if width > hidden:
-            act, both = _back_swiglu(inner, grad_act)
-        else:
-            act, both = F.gelu(inner), torch.ops.aten.gelu_backward(grad_act, inner)
+        torch.mm(grad, w2[expert], out=grad_act)
+        _activate_backward(inner, grad_act, act, both)
         torch.mm(grad.t(), act, out=grad_w2[expert])
-        torch.mm(both.t(), x.index_select(0, tokens[start:end]), out=grad_w13[expert])
+        torch.index_select(x, 0, tokens[start:end], out=mine)
+        torch.mm(both.t(), mine, out=grad_w13[expert])
         torch.mm(both, w13[expert], out=grad_rows[start:end])
     inverse = torch.empty_like(order).scatter_(0, order, torch.arange(rows, device=order.device))
     return _sum_rows(grad_rows, inverse.view(-1, top_k)), grad_w13, grad_w2
 
 
-def _back_swiglu(inner: Tensor, grad_act: Tensor) -> tuple[Tensor, Tensor]:
-    """The activation again, and the gradient of the pre-activation (rows, 2F)."""
-    gate, value = inner.chunk(2, dim=1)
-    act = F.silu(gate)
-    both = torch.empty_like(inner)
-    grad_gate, grad_value = both.chunk(2, dim=1)
-    torch.mul(grad_act, act, out=grad_value)
-    torch.ops.aten.silu_backward.grad_input(grad_act.mul_(value), gate, grad_input=grad_gate)
-    return act.mul_(value), both
+def _activate_backward(inner: Tensor, grad_act: Tensor, act: Tensor, both: Tensor) -> None:
+    """Write the activation again into `act`, and the gradient of the pre-activation into `both`; spoils `grad_act`."""
+    hidden = act.shape[1]
+    if inner.shape[1] == hidden:
+        torch.ops.aten.gelu.out(inner, out=act)
+        torch.ops.aten.gelu_backward.grad_input(grad_act, inner, grad_input=both)
+        return
+    gate, value = inner[:, :hidden], inner[:, hidden:]
+    torch.ops.aten.silu.out(gate, out=act)
+    torch.mul(grad_act, act, out=both[:, hidden:])
+    torch.ops.aten.silu_backward.grad_input(grad_act.mul_(value), gate, grad_input=both[:, :hidden])
+    act.mul_(value)
 
 
 @_mlp_backward_op.register_fake
