@@ -55,7 +55,7 @@ MEANINGS = {
 }
 DOMAINS = ("direito", "informatica")
 DIMS = {"d_model": 64, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 16, "max_positions": 128}
-FFN, PLAIN_FFN = 128, 176
+FFN, PLAIN_FFN = 128, 216
 """The plain model's feed-forward width makes it at least as large as the largest adapter model (printed)."""
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
