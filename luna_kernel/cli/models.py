@@ -79,7 +79,7 @@ def show(app: App, name: str) -> None:
         (t("models.column.preset"), str(manifest.blueprint.get("preset") or "-")),
         (t("models.show.dims"), _flat(manifest.blueprint.get("dims"))),
         (t("models.column.plugins"), ", ".join(manifest.plugins_needed()) or "-"),
-        (t("models.show.training"), _flat(manifest.training) or t("models.state.untrained")),
+        (t("models.show.training"), _flat(_summary(manifest.training)) or t("models.state.untrained")),
         (t("models.show.chat"), _flat(manifest.chat) or "-"),
     ]
     app.write(table([list(line) for line in lines]))
@@ -95,6 +95,18 @@ def show(app: App, name: str) -> None:
         for record in manifest.components
     ]
     app.write("\n" + table([head, *rows]))
+
+
+def _summary(training: Any) -> dict[str, Any]:
+    """Facts of a training that fit in a line: plain values, the two measurements that matter, how often it grew."""
+    if not isinstance(training, dict):
+        return {}
+    facts = {key: value for key, value in training.items() if not isinstance(value, dict | list)}
+    measured = training.get("metrics")
+    if isinstance(measured, dict):
+        facts |= {key: f"{measured[key]:.4g}" for key in ("loss/main", "valid/bits_per_byte") if key in measured}
+    growths = training.get("growths")
+    return facts | ({"growths": len(growths)} if growths else {})
 
 
 def _flat(data: Any) -> str:

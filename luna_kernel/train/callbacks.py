@@ -114,7 +114,7 @@ class ConsoleProgress(Callback):
 
     def grown(self, run: TrainRun, growth: Growth) -> None:
         """Say so."""
-        sizes = {"before": f"{growth.parameters_before:,}", "after": f"{growth.parameters_after:,}"}
+        sizes = {"before": number_text(growth.parameters_before), "after": number_text(growth.parameters_after)}
         difference = f"{growth.difference:.1g}"
         self.console.say(
             t("progress.grown", step=growth.step, grower=growth.grower["name"], difference=difference, **sizes)
