@@ -102,18 +102,21 @@ class ProbeContext(nn.Module):
             mask: (N,) bool, tokens that count.
 
         Returns:
-            The mean of ‖p_e − W_s E_e(x)‖², and R² = 1 − Σ error² / Σ (target − mean target)².
+            Σ ‖p_e − W_s E_e(x)‖² / Σ (‖p_e‖² + ‖W_s E_e(x)‖²), the divisor without gradient: from 0 to 2 whatever the
+            experts' size, or it would outgrow the language's loss as they grow; and R² = 1 − Σ error² /
+            Σ (target − mean target)².
         """
         probes, outputs = probes.flatten(0, 1), outputs.detach().flatten(0, 1)
         error = (probes - outputs).square().sum(-1)
+        size = (probes.detach().square() + outputs.square()).sum(-1)
         keep = None if mask is None else mask.repeat_interleave(probes.shape[0] // mask.shape[0])
         count = error.new_tensor(error.shape[0]) if keep is None else keep.sum().clamp_min(1)
         if keep is not None:
-            error = torch.where(keep, error, 0)
+            error, size = torch.where(keep, error, 0), torch.where(keep, size, 0)
             outputs = torch.where(keep[:, None], outputs, 0)
-        loss = error.sum() / count
-        spread = outputs.square().sum(-1).sum() / count - (outputs.sum(0) / count).square().sum()
-        return loss, 1 - loss.detach() / spread.clamp_min(torch.finfo(spread.dtype).tiny)
+        tiny = torch.finfo(error.dtype).tiny
+        spread = outputs.square().sum() - outputs.sum(0).square().sum() / count
+        return error.sum() / size.sum().clamp_min(tiny), 1 - error.detach().sum() / spread.clamp_min(tiny)
 
     def flops(self) -> float:
         """Forward operations per token."""

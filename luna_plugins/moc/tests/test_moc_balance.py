@@ -177,3 +177,15 @@ def test_calibration_teaches_the_probes(make_layer, context):
         fits.append(ctx.metrics["moc/calibration_r2/0"].item())
     assert fits[-1] > fits[0] + 0.1
     assert fits[-1] <= 1
+
+
+def test_calibration_does_not_grow_with_the_experts(make_layer, context):
+    """A squared error would: in training it came to outweigh the language's loss."""
+    layer = make_layer(calibration_weight=1.0).train()
+    x = torch.randn(2, 16, 32)
+    for size in (1e-3, 1.0, 1e3):
+        with torch.no_grad():
+            layer.w2.normal_(std=size)
+        ctx = context(2, 16)
+        layer(x, ctx)
+        assert 0 < ctx.losses["moc/calibration"].item() <= 2
