@@ -8,12 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "startup.py"
 
 
-@pytest.mark.slow
 def test_startup() -> None:
     """On a busy machine wall time says little, so the limit is also met if it is met relative to click alone."""
     unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
