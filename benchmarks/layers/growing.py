@@ -15,27 +15,18 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from prose import Prose, Timed, make_parser, make_run, read_prose
 
 from luna_kernel.contracts.training import Callback
-from luna_kernel.data.batches import Batches
-from luna_kernel.data.token_store import Sample, TokenStore
-from luna_kernel.data.tokenizer import Tokenizer
 from luna_kernel.model.blueprint import Blueprint
-from luna_kernel.model.decoder import Decoder
 from luna_kernel.plugins import Plugins, load_plugins
-from luna_kernel.train.config import TrainConfig
-from luna_kernel.train.engine import Engine
 from luna_kernel.train.growth import GrowthRequest
 from luna_kernel.train.loop import TrainRun, train
-from luna_kernel.train.objectives import LanguageModeling
-from luna_kernel.train.optimizers import make_optimizers
 
 VOCAB, LENGTH, ROWS = 512, 64, 8
 DIMS = {"d_model": 64, "num_heads": 4, "num_kv_heads": 4, "head_dim": 16, "max_positions": LENGTH, "init_std": 0.05}
@@ -55,18 +46,6 @@ CONTENDERS: dict[str, Plan] = {
 }
 
 
-class Timed(TrainRun):
-    """A run whose seconds are the processor's, without those that `Watch` spends on measuring."""
-
-    begun = 0.0
-    measuring = 0.0
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds of training."""
-        return time.process_time() - self.begun - self.measuring
-
-
 class Watch(Callback):
     """Measures at equal shares of the budget, and asks for the growth when its share has come."""
 
@@ -82,67 +61,24 @@ class Watch(Callback):
             self.grower = None
         if run.progress >= (len(self.curve) + 1) / POINTS:
             assert isinstance(run, Timed)
-            begin = time.process_time()
-            found = run.evaluate() or {}
-            run.measuring += time.process_time() - begin
+            found = run.measure()
             while run.progress >= (len(self.curve) + 1) / POINTS:  # a step may pass several marks
-                self.curve.append(found["valid/bits_per_byte"])
-
-
-def make_stores(texts: list[Path], folder: Path) -> tuple[Tokenizer, TokenStore, TokenStore]:
-    """A tokenizer of the training text, the training store and the held-out one."""
-    files = [file for path in texts for file in (sorted(path.rglob("*.txt")) if path.is_dir() else [path])]
-    read = [file.read_text(encoding="utf-8", errors="replace") for file in files]
-    heads, tails = [t[: len(t) * 19 // 20] for t in read], [t[len(t) * 19 // 20 :] for t in read]
-    tokenizer = Tokenizer.train(iter(heads), VOCAB)
-    stores = []
-    for name, parts in (("train", heads), ("valid", tails)):
-        samples = [Sample(tokenizer.encode(part)) for part in parts if part.strip()]
-        stores.append(TokenStore.build(folder / name, samples, vocab_size=tokenizer.vocab_size))
-    return tokenizer, stores[0], stores[1]
+                self.curve.append(found)
 
 
 def run_one(
-    plan: Plan,
-    seed: int,
-    given: argparse.Namespace,
-    plugins: Plugins,
-    data: tuple[Tokenizer, TokenStore, TokenStore],
-    folder: Path,
+    plan: Plan, seed: int, given: argparse.Namespace, plugins: Plugins, prose: Prose, folder: Path
 ) -> dict[str, Any]:
     """One contender with one seed."""
     sizes, grower = plan
-    tokenizer, text, held_out = data
-    config = TrainConfig.model_validate(
-        {"run_dir": folder, "train_data": ("-",), "batch_size": ROWS, "max_seconds": given.seconds, "seed": seed}
-        | {"learning_rate": given.learning_rate, "checkpoint_every": 0, "valid_every": 0, "precision": "fp32"}
-        | {"valid_samples": given.valid_samples}
-    )
-    registry = plugins.registry
-    blueprint = Blueprint.from_preset("mini", registry, vocab_size=tokenizer.vocab_size, dims={**DIMS, **sizes})
-    torch.manual_seed(seed)
-    model = Decoder(blueprint, registry)
+    blueprint = Blueprint.from_preset("mini", plugins.registry, vocab_size=prose[0].vocab_size, dims={**DIMS, **sizes})
     watch = Watch(grower, given.grow_at)
-    schedule = registry.get("schedule", "wsd")
-    options: dict[str, Any] = {"pad_id": tokenizer.pad_id}
-    run = Timed(
-        config=config,
-        folder=folder,
-        model=model,
-        objective=LanguageModeling(),
-        optimizers=make_optimizers(model, config, registry),
-        schedule=schedule.load()(schedule.make_config({})),
-        batches=Batches(text, ROWS, LENGTH, seed=seed, **options),
-        engine=Engine(torch.device("cpu"), None),
-        plugins=plugins,
-        valid=Batches(held_out, ROWS, LENGTH, shuffle=False, **options),
-        byte_lengths=np.asarray(tokenizer.byte_lengths(), dtype=np.int64),
-        callbacks=[watch],
-    )
-    run.begun = time.process_time()
+    run = make_run(
+        blueprint, plugins, prose, folder, [watch], {}, seed=seed, batch_size=ROWS, sequence_length=LENGTH,
+        learning_rate=given.learning_rate, valid_samples=given.valid_samples, max_seconds=given.seconds,
+    )  # fmt: skip
     train(run)
-    run.evaluated_step = -1
-    end = (run.evaluate() or {})["valid/bits_per_byte"]
+    end = run.measure()
     return {
         "curve": [*watch.curve[: POINTS - 1], end],
         "steps": run.step,
@@ -173,15 +109,9 @@ def print_results(results: Mapping[str, list[dict[str, Any]]], seconds: float) -
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("texts", nargs="+", type=Path)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--seeds", default="0,1,2")
+    parser = make_parser(__doc__ or "", seconds=20.0, learning_rate=3e-3, valid_samples=160)
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--grow-at", type=float, default=0.4, help="share of the budget after which to grow")
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--valid-samples", type=int, default=160)
-    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
     plugins = load_plugins("growing")
@@ -189,7 +119,7 @@ def main() -> None:
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = make_stores(given.texts, folder)
+        data = read_prose(given.texts, folder, VOCAB)
         print(f"{data[1].num_tokens:,} training tokens, {data[2].num_tokens:,} held out; torch {torch.__version__}")
         for seed in map(int, given.seeds.split(",")):
             for contender in names:
