@@ -21,7 +21,6 @@ from luna_kernel.base import durable, integrity, paths
 from luna_kernel.base.errors import IntegrityError, UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.base.threads import idle_cores
-from luna_kernel.chat.variants import with_variants
 from luna_kernel.model.blueprint import find_components, model_components
 from luna_kernel.plugins.manifest import FILE, Manifest
 
@@ -42,9 +41,6 @@ RECIPE: dict[str, Any] = {
     "seed": 0,
 }
 """Fields of the training configuration, tuned for about a minute on two AVX2 cores (docs/log.md)."""
-
-VARIANTS = 1
-"""How many other ways of typing each question the model sees beside the original."""
 
 USUAL_SECONDS = 70
 """What the training takes on two quiet AVX2 cores. It has no time limit: a model that knows half of it is of no use."""
@@ -70,7 +66,7 @@ def demo_key(plugins: Plugins, seconds: float | None) -> str:
         for c in find_components(registry, name)
     ]
     corpus = [[Path(path).name, integrity.hash_file(path)] for path in corpus_files()]
-    facts = [__version__, layers, corpus, RECIPE, VARIANTS, CHAT, seconds]
+    facts = [__version__, layers, corpus, RECIPE, CHAT, seconds]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -143,14 +139,10 @@ def _build(plugins: Plugins, folder: Path, seconds: float | None, device: str) -
 
     run = folder.with_name(folder.name + ".run")
     durable.remove_folder(run)  # of a build that was killed: a training by the clock cannot be resumed
-    data = run.with_suffix(".jsonl")
-    lines = (json.loads(line) for path in corpus_files() for line in Path(path).read_text("utf-8").splitlines())
-    varied = with_variants(lines, VARIANTS, RECIPE["seed"])
-    durable.write_text(data, "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in varied))
     fields = {key: value for key, value in RECIPE.items() if key != "preset"}
     config = TrainConfig(
         run_dir=run,
-        train_data=(str(data),),
+        train_data=tuple(corpus_files()),
         valid_fraction=0,
         new_model=NewModel(preset=RECIPE["preset"], components=tuple(model_components(plugins))),
         max_seconds=seconds,
@@ -168,7 +160,6 @@ def _build(plugins: Plugins, folder: Path, seconds: float | None, device: str) -
         _publish(result.model_dir, folder)
     finally:
         durable.remove_folder(run)
-        durable.remove_file(data)
 
 
 @contextlib.contextmanager
