@@ -170,7 +170,8 @@ def test_one_process_serves_all_calls_quickly(worker: ParserWorker) -> None:
         assert worker.call("some_parser:echo", number) == [number]
         times.append(time.perf_counter() - started)
     median = sorted(times)[150]
-    assert median < 0.05, "a call must not cost what starting a process does"
+    print(f"{median * 1000:.3f} ms per call")
+    assert median < 0.001
     assert worker.call("some_parser:pid") == first
 
 
