@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from luna_kernel.contracts.layers import Context, Dims, Layer, Pairs, Position
 
@@ -18,6 +17,7 @@ from .attention_config import AttentionConfig
 from .kv_cache import KVCache
 from .linear import Linear
 from .norm import RMSNorm
+from .short_attention import attend
 
 
 class Attention(Layer):
@@ -57,7 +57,7 @@ class Attention(Layer):
             if T == 1 and self.window is not None and not self.sinks and cache.segments is None:
                 k, v = k[:, :, -self.window :], v[:, :, -self.window :]
         mask, is_causal = self._mask(q, k.shape[2], ctx, cache, marks)
-        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, enable_gqa=Hk != H)
+        y = attend(q, k, v, mask, is_causal=is_causal)
         out: Tensor = self.out(y.transpose(1, 2).reshape(B, T, -1).to(x.dtype))
         return out
 
