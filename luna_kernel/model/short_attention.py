@@ -34,7 +34,7 @@ class ShortAttention(torch.autograd.Function):
         )
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """With P = softmax(S): dV = Pᵀ dO; dP = dO Vᵀ; dS = P ∘ (dP - rowsum(P ∘ dP)); dQ = dS K; dK = dSᵀ Q."""
         q, k, v, mask = ctx.saved_tensors
@@ -50,7 +50,7 @@ class ShortAttention(torch.autograd.Function):
             parts = _gradients(grad[rows], q[rows], _heads(k[rows], groups), _heads(v[rows], groups), own)
             grads[0][rows] = parts[0]
             for whole, part in zip(grads[1:], parts[1:], strict=True):
-                whole[rows] = part if groups == 1 else part.unflatten(1, (-1, groups)).sum(2)
+                whole[rows] = part if groups == 1 else part.view(rows.stop - begin, -1, groups, T, Dh).sum(2)
         return grads[0], grads[1], grads[2], None
 
 

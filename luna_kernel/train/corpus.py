@@ -174,9 +174,7 @@ def make_stores(
         ahead = _peek(_samples(records(), objective, template))
         if ahead is None:
             return None
-        return TokenStore.build(
-            folder, ahead, vocab_size=tokenizer.vocab_size, key=key, facts=lambda: _facts(corpus)
-        )
+        return TokenStore.build(folder, ahead, vocab_size=tokenizer.vocab_size, key=key, facts=lambda: _facts(corpus))
 
     made = store(train, train_key, lambda: held(train, out=False))
     if made is None:
@@ -230,9 +228,7 @@ def _key(parts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def _report(
-    corpora: list[Corpus], made: TokenStore, held_out: TokenStore | None, say: Callable[[str], None]
-) -> None:
+def _report(corpora: list[Corpus], made: TokenStore, held_out: TokenStore | None, say: Callable[[str], None]) -> None:
     valid = 0 if held_out is None else held_out.num_samples
     counts = {"samples": made.num_samples, "tokens": made.num_tokens, "valid": valid}
     numbers = {name: number_text(count) for name, count in counts.items()}

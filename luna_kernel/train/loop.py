@@ -144,7 +144,7 @@ class TrainRun:
         reports: list[tuple[int, dict[str, Tensor]]] = []
         for part in self.engine.micro_batches(batch, self.config.batch_size):
             with self.engine.autocast():
-                output = self.objective.loss(self.compiled or self.model, part)
+                output = self.objective.loss(self.model if self.compiled is None else self.compiled, part)
             value = output.total
             if output.losses:
                 extra = torch.stack([loss.float() for loss in output.losses.values()]).sum() * output.num_tokens

@@ -87,4 +87,5 @@ def test_a_learnt_bias_keeps_its_gradient() -> None:
     q, k, v, _ = tensors(1, 2, 2, 6, 4)
     bias = torch.zeros(1, 2, 6, 6, dtype=torch.bfloat16, requires_grad=True)
     attend(q.requires_grad_(), k, v, bias, is_causal=False).sum().backward()
-    assert bias.grad is not None and bias.grad.abs().sum() > 0
+    assert bias.grad is not None
+    assert bias.grad.abs().sum() > 0

@@ -288,3 +288,17 @@ def test_lightened(config):
     assert (light.batch_size, light.accumulate, light.new_model.preset) == (2, 8, "mini")
     assert config(batch_size=1).lightened().batch_size == 1
     assert config(batch_size=6).lightened().batch_size * config(batch_size=6).lightened().accumulate == 6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_run_learns_what_a_plain_one_does(config, plugins):
+    losses = {}
+    for name, fields in {"plain": {}, "compiled": {"compile": True}}.items():
+        done = train_model(config(name, checkpoint_every=0, log_every=1, **fields), plugins=plugins)
+        lines = (config(name).run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        losses[name] = [row["loss/main"] for row in map(json.loads, lines) if "loss/main" in row]
+        assert done is not None
+    assert losses["plain"]
+    assert losses["compiled"] == pytest.approx(losses["plain"], abs=1e-3)
