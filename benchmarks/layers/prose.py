@@ -73,7 +73,7 @@ def make_run(
     schedule: Mapping[str, Any],
     **fields: Any,
 ) -> Timed:
-    """A run of the one loop, in float32.
+    """A run of the one loop, in float32 unless `precision` says bf16.
 
     Args:
         schedule: fields of the schedule `wsd`.
@@ -95,7 +95,7 @@ def make_run(
         optimizers=make_optimizers(model, config, registry),
         schedule=component.load()(component.make_config(schedule)),
         batches=Batches(text, rows, length, seed=config.seed, pad_id=tokenizer.pad_id),
-        engine=Engine(torch.device("cpu"), None),
+        engine=Engine(torch.device("cpu"), torch.bfloat16 if config.precision == "bf16" else None),
         plugins=plugins,
         valid=Batches(held_out, rows, length, shuffle=False, pad_id=tokenizer.pad_id),
         byte_lengths=np.asarray(tokenizer.byte_lengths(), dtype=np.int64),

@@ -79,6 +79,7 @@ def run_one(name: str, seed: int, given: Any, prose: Prose, folder: Path) -> dic
     run = make_run(
         blueprint, plugins, prose, folder, [curve], {"warmup_steps": 20, "decay_share": 0.0},
         seed=seed, batch_size=ROWS, sequence_length=LENGTH, learning_rate=given.learning_rate,
+        precision=given.precision, optimizer={"name": given.optimizer},
         valid_samples=given.valid_samples, max_seconds=given.seconds,
     )  # fmt: skip
     train(run)
@@ -132,6 +133,8 @@ def main() -> None:
     parser.add_argument("--from", dest="earlier", action="store_true", help="TEXTS are files that --json wrote")
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--figures", type=Path)
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--optimizer", default="muon", choices=["muon", "adamw"])
     given = parser.parse_args()
     if given.earlier:
         runs = [run for file in given.texts for run in json.loads(file.read_text(encoding="utf-8"))["runs"]]
