@@ -8,6 +8,8 @@
 
 The language is `LUNA_LANG`, else the first of LANGUAGE, LC_ALL, LC_MESSAGES, LANG that names one, else Portuguese.
 Code, logs, JSON keys and exit statuses are never translated.
+
+`{files:arquivo|arquivos}` is a count with its noun: `1 arquivo`, `0 arquivos`, `2 arquivos`.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from __future__ import annotations
 import functools
 import json
 import os
+import string
 from collections.abc import Callable
 from importlib import resources
+from typing import Any
 
 LANGUAGES = ("pt_BR", "en")
 
@@ -40,6 +44,14 @@ def load_texts(package: str, lang: str) -> dict[str, str]:
     return texts
 
 
+class _Counting(string.Formatter):
+    """`str.format` that knows singular and plural."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        one, bar, many = format_spec.partition("|")
+        return f"{value} {one if str(value) == '1' else many}" if bar else super().format_field(value, format_spec)
+
+
 def catalogue(package: str) -> Callable[..., str]:
     """A function `t(key, **fields) -> text` over the catalogue of `package`.
 
@@ -48,7 +60,7 @@ def catalogue(package: str) -> Callable[..., str]:
     """
 
     def translate(key: str, /, **fields: object) -> str:
-        return load_texts(package, language())[key].format(**fields)
+        return _Counting().vformat(load_texts(package, language())[key], (), fields)
 
     return translate
 

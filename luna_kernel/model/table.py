@@ -92,7 +92,7 @@ def block_table(blueprint: Blueprint, registry: Registry, context_length: int | 
         model = Decoder(blueprint, registry)
     dims = blueprint.dims
     rows = [Row("embedding", "", "", _count(model.embedding), 0.0)]
-    if model.position is not None and blueprint.position is not None and _count(model.position):
+    if model.position is not None and blueprint.position is not None:
         rows.append(Row("position", blueprint.position["name"], "", _count(model.position), 0.0))
     for index, plan in enumerate(blueprint.blocks):
         names = {"mixer": [plan.mixer["name"]], "ffn": [plan.ffn["name"]]}

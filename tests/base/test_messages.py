@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from luna_kernel.base import messages
 from luna_kernel.base.messages import catalogue, language, number_text
 
 
@@ -36,3 +37,13 @@ def test_thousands_are_apart_by_no_decimal_sign() -> None:
     assert number_text(999.6) == "1\N{NARROW NO-BREAK SPACE}000"
     assert number_text(1_234_567) == "1\N{NARROW NO-BREAK SPACE}234\N{NARROW NO-BREAK SPACE}567"
     assert number_text(12.3) == "12"
+
+
+def test_a_count_comes_with_its_noun(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"files": "{files:arquivo|arquivos} em {seconds:.1f} s"}
+    monkeypatch.setattr(messages, "load_texts", lambda package, lang: texts)
+    t = catalogue("anything")
+    assert t("files", files=1, seconds=2) == "1 arquivo em 2.0 s"
+    assert t("files", files="1", seconds=2) == "1 arquivo em 2.0 s"
+    assert t("files", files=0, seconds=2) == "0 arquivos em 2.0 s"
+    assert t("files", files=21, seconds=2) == "21 arquivos em 2.0 s"

@@ -162,16 +162,11 @@ def test_a_parser_writes_no_files_and_opens_few(worker: ParserWorker, tmp_path: 
     assert 50 < worker.call("some_parser:descriptors") < 128
 
 
-def test_one_process_serves_all_calls_quickly(worker: ParserWorker) -> None:
+def test_one_process_serves_all_calls(worker: ParserWorker) -> None:
+    """How fast is measured by `benchmarks/parser_worker.py`."""
     first = worker.call("some_parser:pid")
-    times = []
     for number in range(300):
-        started = time.perf_counter()
         assert worker.call("some_parser:echo", number) == [number]
-        times.append(time.perf_counter() - started)
-    median = sorted(times)[150]
-    print(f"{median * 1000:.3f} ms per call")
-    assert median < 0.001
     assert worker.call("some_parser:pid") == first
 
 

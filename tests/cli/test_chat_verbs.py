@@ -249,7 +249,7 @@ def test_ctrl_c_stops_the_answer_only(echo, tmp_path: Path):
     assert time.monotonic() - begin < 2
     terminal.until("›")
     terminal.type("/stats\r")
-    terminal.until("1 questions")
+    terminal.until("1 question ")
     terminal.until("›")
     terminal.type("\x03")
     terminal.until("again")

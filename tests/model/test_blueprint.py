@@ -273,9 +273,11 @@ def test_table_counts_what_the_model_has(registry):
     assert table.parameters == sum(p.numel() for p in model.parameters())
     d, f, v = 192, 512, 100
     dense = 2 * (4 * d * d + 3 * d * f) + 4 * d * 64
-    assert table.rows[1].flops == dense
-    assert table.rows[2].flops == 2 * (4 * d * d + 3 * d * 64) + 4 * d * 64
-    assert table.flops == 2 * dense + 2 * table.rows[2].flops + 2 * d * v
+    row = {row.part: row for row in table.rows}
+    assert (row["position"].mixer, row["position"].parameters) == ("rope", 0)
+    assert row["0"].flops == dense
+    assert row["1"].flops == 2 * (4 * d * d + 3 * d * 64) + 4 * d * 64
+    assert table.flops == 2 * dense + 2 * row["1"].flops + 2 * d * v
     text = table.render()
     assert "wide + gain" in text
     assert len({len(line) for line in text.splitlines()[1:-1]}) <= 3

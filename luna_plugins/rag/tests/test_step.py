@@ -133,7 +133,7 @@ def test_documents_that_change_are_read_by_update_and_at_the_next_start(
     assert "três reais" in ask(session, "Quanto custa o café?").answer
     write(**{"a.md": "# Preços\n\nO café custa quatro reais.\n", "b.xyz": "?"})
     said = session.command("/rag update") or ""
-    assert "1 atualizados" in said
+    assert "1 atualizado," in said
     assert "b.xyz" in said
     assert "quatro reais" in ask(session, "Quanto custa o café?").answer
     write(**{"a.md": "# Preços\n\nO café custa cinco reais.\n"})
@@ -205,7 +205,7 @@ def test_index_and_search(write: Write, home: Path) -> None:
     assert json.loads(luna("index", str(docs), "--json").stdout)["unchanged"] == 1
     text = luna("index", str(docs), "--kb", "precos")
     assert text.exit_code == 0
-    assert "1 arquivos novos" in text.stdout
+    assert "1 arquivo novo" in text.stdout
     assert "b.bin" in text.stderr
     found = json.loads(luna("search", "quanto custa o café", "--kb", "precos", "--json").stdout)
     assert found["passages"][0]["source"] == "a.md"
