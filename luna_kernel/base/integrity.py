@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from luna_kernel.base.errors import IntegrityError, UsageError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.base.reasons import reason_of
 from luna_kernel.base.storage import TEMPORARY, size_text
 
 t = catalogue(__package__)
@@ -92,7 +93,7 @@ def check(folder: str | os.PathLike[str], files: Mapping[str, Any], *, verify: b
         try:
             found = hash_file(root / name)
         except OSError as error:
-            raise _bad("integrity.unreadable", root, name, reason=error.strerror or str(error)) from error
+            raise _bad("integrity.unreadable", root, name, reason=reason_of(error)) from error
         if found != digest:
             raise _bad("integrity.hash", root, name)
 
@@ -162,7 +163,7 @@ def _read_bounded(path: Path, max_bytes: int) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(t("json.missing", path=path), hint=t("json.missing.hint")) from None
     except OSError as error:
-        raise _bad_json(path, error.strerror or str(error)) from error
+        raise _bad_json(path, reason_of(error)) from error
     if len(data) > max_bytes:
         raise _bad_json(path, t("json.too_large", limit=size_text(max_bytes)))
     return data

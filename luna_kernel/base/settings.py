@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 from luna_kernel.base.errors import ConfigError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.base.reasons import reason_of
 from luna_kernel.base.settings_files import project_file, user_file
 
 if sys.version_info >= (3, 11):
@@ -205,7 +206,7 @@ def _file(file: Path, known: set[str]) -> tuple[dict[str, str], dict[str, Any]]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(t("settings.syntax", place=file, reason=str(error)), hint=t("settings.fix.hint")) from error
     except OSError as error:
-        raise ConfigError(t("settings.unreadable", place=file, reason=error.strerror or str(error))) from error
+        raise ConfigError(t("settings.unreadable", place=file, reason=reason_of(error))) from error
     tables = values.pop("plugin", {})
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise ConfigError(t("settings.plugin_table", place=file), hint=t("settings.fix.hint"))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from luna_kernel.base.errors import StorageError
 from luna_kernel.base.messages import catalogue, language
+from luna_kernel.base.reasons import reason_of
 
 t = catalogue(__package__)
 
@@ -47,6 +48,12 @@ def size_text(size: int) -> str:
     return text.replace(".", ",") if language() == "pt_BR" else text
 
 
+def final_path(path: Path) -> Path:
+    """`path` with each temporary name in it replaced by the name that it is for: what a person knows."""
+    found = (TEMPORARY.fullmatch(part) for part in path.parts)
+    return Path(*(match["name"] if match else part for match, part in zip(found, path.parts, strict=True)))
+
+
 def free_bytes(path: Path) -> int | None:
     """The free bytes of the file system that holds `path`, or would hold it; None where it does not say."""
     for folder in (path, *path.parents):
@@ -58,7 +65,7 @@ def free_bytes(path: Path) -> int | None:
 
 def refused(path: Path, error: OSError, *, need: int | None = None) -> StorageError:
     """The `StorageError` for `error`: which file, why, how much is needed and free, what to do."""
-    reason = error.strerror or str(error)
+    path = final_path(path)
     if error.errno in _FULL:
         free = free_bytes(path)
         known = {"path": path, "free": "?" if free is None else size_text(free)}
@@ -69,7 +76,7 @@ def refused(path: Path, error: OSError, *, need: int | None = None) -> StorageEr
         return StorageError(t("storage.read_only", path=path), hint=t("storage.read_only.hint"))
     if error.errno in _DENIED:
         return StorageError(t("storage.denied", path=path), hint=t("storage.denied.hint"))
-    return StorageError(t("storage.failed", path=path, reason=reason), hint=t("storage.failed.hint"))
+    return StorageError(t("storage.failed", path=path, reason=reason_of(error)), hint=t("storage.failed.hint"))
 
 
 @contextlib.contextmanager

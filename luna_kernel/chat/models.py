@@ -12,6 +12,7 @@ from luna_kernel.base import paths
 from luna_kernel.base.durable import recover
 from luna_kernel.base.errors import LunaError, StorageError, UsageError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.base.reasons import reason_of
 from luna_kernel.plugins.manifest import FILE, Manifest
 
 t = catalogue(__package__)
@@ -98,7 +99,7 @@ def list_models() -> list[ModelEntry]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise StorageError(t("models.unreadable", folder=root, reason=error.strerror or str(error))) from error
+        raise StorageError(t("models.unreadable", folder=root, reason=reason_of(error))) from error
     return [entry_of(path.name, path) for path in folders if ".luna-" not in path.name]
 
 

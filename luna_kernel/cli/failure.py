@@ -15,6 +15,7 @@ import click
 
 from luna_kernel.base.errors import LunaError, StorageError, UsageError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.base.reasons import reason_of
 
 from .app import App
 
@@ -36,7 +37,7 @@ def explain(error: BaseException) -> LunaError:
     if isinstance(error, OSError):
         place = error.filename if error.filename is not None else "-"
         kind = UsageError if error.errno in _WRONG_PATH else StorageError
-        return kind(t("error.file", path=place, reason=error.strerror or str(error)))
+        return kind(t("error.file", path=place, reason=reason_of(error)))
     if isinstance(error, MemoryError):
         return LunaError(t("error.memory"), hint=t("error.memory.hint"))
     sqlite = sys.modules.get("sqlite3")  # not imported when nothing used it

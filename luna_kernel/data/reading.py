@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from luna_kernel.base.errors import LunaError, UsageError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.base.reasons import reason_of
 from luna_kernel.base.storage import size_text
 from luna_kernel.base.worker import ParserWorker
 from luna_kernel.contracts.data import BadRecord, Reader, ReadResult
@@ -183,7 +184,7 @@ def _pieces(path: Path, *, piecewise: bool) -> Iterator[tuple[bytes, int]]:
                 yield data, lines
                 lines += data.count(b"\n")
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = reason_of(error)
         raise UsageError(t("read.unreadable", path=path, reason=reason), hint=t("read.unreadable.hint")) from error
 
 

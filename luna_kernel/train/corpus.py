@@ -13,6 +13,7 @@ from typing import Any
 from luna_kernel.base import durable, integrity, paths
 from luna_kernel.base.errors import IntegrityError, UsageError
 from luna_kernel.base.messages import catalogue, number_text
+from luna_kernel.base.reasons import reason_of
 from luna_kernel.contracts.data import BadRecord, Record
 from luna_kernel.contracts.training import Objective
 from luna_kernel.data.dialogue import DialogueTemplate
@@ -53,7 +54,7 @@ class Corpus:
             try:
                 content = integrity.hash_file(path)
             except OSError as error:
-                reason = error.strerror or str(error)
+                reason = reason_of(error)
                 raise UsageError(
                     t("corpus.unreadable", path=path, reason=reason), hint=t("corpus.unreadable.hint")
                 ) from error

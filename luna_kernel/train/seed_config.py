@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from luna_kernel.base import integrity
 from luna_kernel.base.errors import ConfigError, UsageError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.base.reasons import reason_of
 from luna_kernel.plugins.registry import Registry, suggest, validate
 from luna_kernel.train.config import TrainConfig
 
@@ -71,7 +72,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     except FileNotFoundError:
         raise UsageError(t("config.missing", path=path)) from None
     except OSError as error:
-        raise UsageError(t("config.unreadable", path=path, reason=error.strerror or str(error))) from error
+        raise UsageError(t("config.unreadable", path=path, reason=reason_of(error))) from error
     if len(raw) > MAX_BYTES:
         raise UsageError(t("config.too_large", path=path))
     try:

@@ -233,7 +233,7 @@ class TestFolders:
             with durable.replace_folder(tmp_path / "m", marker="k") as new:
                 durable.write_text(new / "k", "new")
 
-        with pytest.raises(StorageError, match="m was not safely written: Input/output error"):
+        with pytest.raises(StorageError, match="m was not safely written: the disk failed"):
             fill()
         assert names(tmp_path) == ["m"]
         assert (tmp_path / "m" / "k").read_text() == "old"

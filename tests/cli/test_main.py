@@ -163,9 +163,9 @@ def raising(error: BaseException) -> Callable[[App], None]:
         (UsageError("a wrong name"), 2, "Error: a wrong name\n"),
         (MissingPluginsError("moc"), 2, "moc"),
         (StorageError("full"), 1, "full"),
-        (FileNotFoundError(2, "No such file", "a.txt"), 2, "a.txt: No such file"),
+        (FileNotFoundError(2, "No such file", "a.txt"), 2, "a.txt: it does not exist"),
         (PermissionError(13, "Permission denied", "b.txt"), 2, "b.txt"),
-        (OSError(28, "No space left on device"), 1, "No space left"),
+        (OSError(28, "No space left on device"), 1, "the disk is full"),
         (sqlite3.OperationalError("database is locked"), 1, "locked"),
         (MemoryError(), 1, "not enough memory"),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), 2, "UTF-8"),
@@ -252,7 +252,7 @@ def test_a_full_disk_behind_stdout(luna: Run) -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = luna("--help", stdout=full, stderr=subprocess.PIPE, capture_output=False)
     assert done.returncode == 1
-    assert "No space left" in done.stderr
+    assert "the disk is full" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from luna_kernel.base.errors import ConfigError, UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.base.paths import is_safe_name
+from luna_kernel.base.reasons import reason_of
 from luna_kernel.contracts.personas import Persona
 from luna_kernel.plugins.registry import suggest
 
@@ -98,7 +99,7 @@ def _read(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise UsageError(t("file.unreadable", path=path, reason=error.strerror or str(error))) from error
+        raise UsageError(t("file.unreadable", path=path, reason=reason_of(error))) from error
     if len(data) > MAX_BYTES:
         raise UsageError(t("file.too_large", path=path, limit=MAX_BYTES // 1024))
     try:

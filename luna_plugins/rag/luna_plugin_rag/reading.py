@@ -15,6 +15,7 @@ from pathlib import Path
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.integrity import hash_file
 from luna_kernel.base.messages import catalogue
+from luna_kernel.base.reasons import reason_of
 from luna_kernel.base.storage import size_text
 from luna_kernel.contracts.data import Document, ReadResult, Record
 from luna_kernel.data.reading import MAX_BYTES, FileReading, read_files, readers_by_extension
@@ -65,7 +66,7 @@ def _below(root: Path, *, single: bool) -> Iterator[tuple[str, Path]]:
         return
 
     def refuse(error: OSError) -> None:
-        raise UsageError(t("docs.unreadable", path=error.filename, reason=error.strerror or error)) from error
+        raise UsageError(t("docs.unreadable", path=error.filename, reason=reason_of(error))) from error
 
     for place, folders, names in os.walk(root, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -108,7 +109,7 @@ def compare(listing: Listing, known: dict[str, FileState]) -> Changes:
                 continue
             state = FileState(source, str(path.absolute()), hash_file(path), *stamps, seen_ns=time.time_ns())
         except OSError as error:
-            changes.unreadable[source] = error.strerror or str(error)
+            changes.unreadable[source] = reason_of(error)
             continue
         if old is None:
             changes.new.append(state)
