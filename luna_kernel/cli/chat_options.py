@@ -61,7 +61,7 @@ def chat_options(function: F) -> F:
     for decorate in reversed(
         (
             plugins_option,
-            option("--docs", multiple=True, type=click.Path(path_type=Path), help=lambda: t("run.docs")),
+            option("--docs", multiple=True, files=True, type=click.Path(path_type=Path), help=lambda: t("run.docs")),
             option("--query", help=lambda: t("run.query")),
             option("--persona", metavar="NAME", help=lambda: t("run.persona")),
             option("--context", default="", help=lambda: t("run.context")),

@@ -34,7 +34,7 @@ t = catalogue(__package__)
     show_default=True,
     help=lambda: t("create.vocab_size"),
 )
-@option("--train-data", multiple=True, metavar="PATH", help=lambda: t("create.train_data"))
+@option("--train-data", multiple=True, files=True, metavar="PATH", help=lambda: t("create.train_data"))
 @option("--tokenizer", type=click.Path(path_type=Path), help=lambda: t("create.tokenizer"))
 @option("--max-positions", type=click.IntRange(16), help=lambda: t("create.max_positions"))
 @option("--seed", type=int, default=0, show_default=True, help=lambda: t("create.seed"))

@@ -13,7 +13,8 @@ Help texts may be functions, so that they are in the language of the moment they
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -28,14 +29,22 @@ t = catalogue(__package__)
 F = TypeVar("F", bound=Callable[..., Any])
 Text = str | Callable[[], str]
 
+CONFIG_SUFFIXES = (".yaml", ".yml", ".toml", ".json")
+"""What a file of settings is called; none of them is taken for a text."""
+
 _METAVARS = ("BOOLEAN", "CHOICE", "DIRECTORY", "FILE", "FLOAT", "INTEGER", "PATH", "TEXT", "UUID")
 
 
 class Option(click.Option):
-    """An option whose `help` may be a function and whose metavar is translated."""
+    """An option whose `help` may be a function and whose metavar is translated.
 
-    def __init__(self, *args: Any, help: Text | None = None, **attrs: Any) -> None:  # noqa: A002
+    Args:
+        files: it is repeated for each file, and takes the files after its value too: what a shell makes of `*.txt`.
+    """
+
+    def __init__(self, *args: Any, help: Text | None = None, files: bool = False, **attrs: Any) -> None:  # noqa: A002
         self._help = help
+        self.files = files
         super().__init__(*args, **attrs)
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
@@ -47,6 +56,20 @@ class Option(click.Option):
         """`INTEIRO` for `INTEGER`, in Portuguese."""
         metavar = super().make_metavar(ctx)
         return t(f"metavar.{metavar}") if metavar in _METAVARS else metavar
+
+
+def _repeated(args: Sequence[str], takes: Container[str]) -> Iterator[str]:
+    """`--data a.txt b.txt c` as `--data a.txt --data b.txt c`, if `b.txt` is a file and `c` is none."""
+    name, value = "", False
+    """The option of files that is being read, and whether its own value has come."""
+    for arg in args:
+        if arg.startswith("-"):
+            name, value = (arg if arg in takes else ""), False
+        elif name and value and not arg.endswith(CONFIG_SUFFIXES) and Path(arg).is_file():
+            yield name
+        else:
+            name, value = (name if not value else ""), True
+        yield arg
 
 
 class Command(click.Command):
@@ -61,6 +84,11 @@ class Command(click.Command):
         params = super().get_params(ctx)
         names = {name for param in params for name in param.opts}
         return params + [param for param in _everywhere() if ctx.parent is not None and param.opts[0] not in names]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, after each file that follows an option of files has got the option's name before it."""
+        takes = {name for param in self.params if isinstance(param, Option) and param.files for name in param.opts}
+        return super().parse_args(ctx, list(_repeated(args, takes)))
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """`[OPÇÕES]` for `[OPTIONS]`, in Portuguese."""

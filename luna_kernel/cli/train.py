@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import command, device_option, json_option, option, plugins_option  # first: it binds click's texts
+from .options import (  # first: it binds click's texts
+    CONFIG_SUFFIXES,
+    command,
+    device_option,
+    json_option,
+    option,
+    plugins_option,
+)
 
 import click  # isort: skip
 
@@ -22,7 +29,6 @@ if TYPE_CHECKING:
 
 t = catalogue(__package__)
 
-_CONFIG_SUFFIXES = (".yaml", ".yml", ".toml", ".json")
 DONE_FILE = "done.json"
 """In the folder of a run that came to its end; what a later `luna train` of the same model does not go on with."""
 _FIELDS = ("epochs", "max_steps", "max_seconds", "learning_rate", "batch_size")
@@ -31,8 +37,8 @@ _FIELDS = ("epochs", "max_steps", "max_seconds", "learning_rate", "batch_size")
 @command(help=lambda: t("train.help"))
 @click.argument("name", required=False)
 @option("--model", metavar="NAME", help=lambda: t("train.model"))
-@option("--train-data", multiple=True, metavar="PATH", help=lambda: t("train.train_data"))
-@option("--valid-data", multiple=True, metavar="PATH", help=lambda: t("train.valid_data"))
+@option("--train-data", multiple=True, files=True, metavar="PATH", help=lambda: t("train.train_data"))
+@option("--valid-data", multiple=True, files=True, metavar="PATH", help=lambda: t("train.valid_data"))
 @option("--epochs", type=click.FloatRange(0, min_open=True), help=lambda: t("train.epochs"))
 @option("--max-steps", type=click.IntRange(1), help=lambda: t("train.steps"))
 @option("--max-seconds", type=click.FloatRange(0, min_open=True), help=lambda: t("train.seconds"))
@@ -58,7 +64,7 @@ def train(app: App, /, **given: Any) -> int:
         raise UsageError(t("train.nothing_named"), hint=t("train.nothing_named.hint"))
     if given["name"] and given["model"] and given["name"] != given["model"]:
         raise UsageError(t("chat.two_models", first=given["name"], second=given["model"]))
-    config = _from_file(app, name, given) if name.endswith(_CONFIG_SUFFIXES) else _from_name(app, name, given)
+    config = _from_file(app, name, given) if name.endswith(CONFIG_SUFFIXES) else _from_name(app, name, given)
     if given["lightweight"]:
         config = config.lightened()
     _resume_or_fresh(config.run_dir, given["resume"])

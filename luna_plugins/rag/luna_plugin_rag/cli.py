@@ -66,7 +66,7 @@ def index(app: App, paths: tuple[Path, ...], kb: str | None, rebuild: bool, max_
 
 @command(help=lambda: t("verb.search"))
 @click.argument("query")
-@option("--docs", multiple=True, type=click.Path(path_type=Path), help=lambda: t("option.docs"))
+@option("--docs", multiple=True, files=True, type=click.Path(path_type=Path), help=lambda: t("option.docs"))
 @option("--kb", metavar="NAME|DIR", help=lambda: t("option.kb"))
 @option("--limit", "-k", type=click.IntRange(1, 100), default=5, show_default=True, help=lambda: t("option.limit"))
 @option("--threshold", type=click.FloatRange(0, 1), help=lambda: t("option.threshold"))
