@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from luna_kernel.base.errors import LunaError, UsageError
 from luna_kernel.base.messages import catalogue
-from luna_kernel.contracts.chat import Command, Event, Generator, Notice, Sampling, Step, Text, Thinking, Turn
+from luna_kernel.contracts.chat import Command, Event, Generator, Notice, Passage, Sampling, Step, Text, Thinking, Turn
 
 if TYPE_CHECKING:
     from luna_kernel.chat.store import SessionStore
@@ -133,6 +133,11 @@ class Session:
     def step(self, name: str) -> Step | None:
         """The step of that name, or None; commands use it to reach their step."""
         return self._steps.get(name)
+
+    def search(self, query: str, k: int) -> list[Passage]:
+        """What the documents of this conversation say about `query`: the best `k` or fewer passages, best first."""
+        found = [passage for step in self._steps.values() for passage in step.search(query, k)]
+        return sorted(found, key=lambda passage: -passage.score)[:k]
 
     # --- asking --------------------------------------------------------------------------------------------------
 

@@ -137,6 +137,10 @@ class Step(ABC):
     def run(self, turn: Turn, session: Session) -> Iterator[Event]:
         """Change `turn`, yielding what the person should see at once. Steps that show nothing `yield from ()`."""
 
+    def search(self, query: str, k: int) -> list[Passage]:
+        """The best `k` or fewer passages about `query`, best first, of the documents that this step holds, if any."""
+        return []
+
     def describe(self) -> str | None:
         """One line for the head of the conversation: what this step works with; None says nothing."""
         return None

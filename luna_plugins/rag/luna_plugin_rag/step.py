@@ -136,6 +136,10 @@ class RagStep(Step):
             yield Notice(remark)
         self._remarks.clear()
 
+    def search(self, query: str, k: int) -> list[Passage]:
+        """What the documents say about `query`; see `KnowledgeBase.search`."""
+        return self.knowledge.search(query, k).passages if self.knowledge is not None else []
+
     def _search(self, turn: Turn, session: Session) -> tuple[Found, str]:
         """What was found, and for which words: the question's, or those of the one before it and its own."""
         assert self.knowledge is not None
