@@ -154,6 +154,7 @@ def _citation(sentence: _Sentence) -> Citation:
         end=passage.start + end,
         text=passage.text[start:end],
         line=line,
+        page=passage.page_at(passage.start + start),
     )
 
 

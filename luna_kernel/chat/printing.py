@@ -137,7 +137,10 @@ class TerminalPrinter(Printer):
 def citation_line(citation: Citation) -> str:
     """`[1] Manual, linha 12 (manual.md)`."""
     title = citation.title if citation.title and citation.title != citation.source else ""
-    where = t("citation.line", line=citation.line) if citation.line else t("citation.offset", start=citation.start)
+    if citation.page:
+        where = t("citation.page", page=citation.page)
+    else:
+        where = t("citation.line", line=citation.line) if citation.line else t("citation.offset", start=citation.start)
     text = f"[{citation.number}] {title}, {where} ({citation.source})" if title else ""
     return printable(text or f"[{citation.number}] {citation.source}, {where}").replace("\n", " ")
 
@@ -165,5 +168,5 @@ def answer_json(turn: Turn, session: Session) -> dict[str, Any]:
 
 
 def _passage_json(passage: Any) -> dict[str, Any]:
-    names = ("number", "source", "title", "heading", "start", "end", "line", "score")
+    names = ("number", "source", "title", "heading", "start", "end", "line", "page", "score")
     return {name: getattr(passage, name) for name in names}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,6 +209,11 @@ def _known(kind: type[Any], data: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key in names}
 
 
+def _passage(data: dict[str, Any]) -> Passage:
+    passage = Passage(**_known(Passage, data))
+    return replace(passage, page_starts=tuple(passage.page_starts))
+
+
 def _turn(row: sqlite3.Row | tuple[Any, ...]) -> Turn:
     sampling = _known(Sampling, json.loads(row[2]))
     sampling["stop"] = tuple(sampling.get("stop", ()))
@@ -222,7 +227,7 @@ def _turn(row: sqlite3.Row | tuple[Any, ...]) -> Turn:
         usage=json.loads(row[3]),
         timings=json.loads(row[4]),
         citations=[Citation(**_known(Citation, item)) for item in json.loads(row[5])],
-        passages=[Passage(**_known(Passage, item)) for item in json.loads(row[6])],
+        passages=[_passage(item) for item in json.loads(row[6])],
         searched=bool(row[7]),
         notes=json.loads(row[8]),
     )

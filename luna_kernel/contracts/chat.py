@@ -38,6 +38,14 @@ class Passage:
     line: int = 0
     """Line of `start` in the document, from 1; 0 if unknown."""
     metadata: dict[str, Any] = field(default_factory=dict)
+    page: int = 0
+    """Page of `start`, from 1; 0 where the document has no pages."""
+    page_starts: tuple[int, ...] = ()
+    """Offsets into the document, behind `start`, at which further pages begin."""
+
+    def page_at(self, offset: int) -> int:
+        """The page of a character of the document, by its offset; 0 where there are no pages."""
+        return self.page and self.page + sum(start <= offset for start in self.page_starts)
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class Citation:
     end: int
     text: str
     line: int = 0
+    page: int = 0
 
 
 @dataclass(frozen=True)

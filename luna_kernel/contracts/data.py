@@ -7,6 +7,7 @@ importable by name, and what it returns must be JSON-able through `to_json`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -102,6 +103,12 @@ class Reader(ABC):
     extensions: tuple[str, ...] = ()
     piecewise: bool = False
     """Whether a large file may be cut after any line and read piece by piece: each line stands for itself."""
+
+    others: Mapping[str, str] = {}
+    """What a container of other files reads them with: `"module:Class"` by extension. Set before `read` is called."""
+    search: bool = False
+    """Whether the text is wanted for search and not for training, where a table without questions would be noise. Set
+    before `read` is called."""
 
     @abstractmethod
     def read(self, data: bytes, source: str) -> ReadResult:

@@ -38,7 +38,7 @@ _ROLES: dict[str, Role] = {
 }
 
 
-class _BadLineError(Exception):
+class BadLineError(Exception):
     """A line that cannot become a record; its text is the reason."""
 
 
@@ -115,7 +115,7 @@ class JsonlReader(Reader):
             place = f"{source}:{number}"
             try:
                 result.records.append(_conditioned(_parse(line), place))
-            except _BadLineError as error:
+            except BadLineError as error:
                 result.bad.append(BadRecord(place, str(error)))
         return result
 
@@ -133,26 +133,26 @@ def _lines(data: bytes, source: str) -> Iterator[str]:
 
 def _parse(line: str) -> Any:
     if len(line) > MAX_LINE:
-        raise _BadLineError(t("read.line_too_long", limit=MAX_LINE))
+        raise BadLineError(t("read.line_too_long", limit=MAX_LINE))
     try:
         return json.loads(line, object_pairs_hook=_unique, parse_constant=_constant)
     except json.JSONDecodeError as error:
-        raise _BadLineError(t("read.json_syntax", column=error.colno)) from error
+        raise BadLineError(t("read.json_syntax", column=error.colno)) from error
     except RecursionError as error:
-        raise _BadLineError(t("read.json_depth")) from error
+        raise BadLineError(t("read.json_depth")) from error
     except ValueError as error:  # a number of more digits than Python reads
-        raise _BadLineError(t("read.json_number")) from error
+        raise BadLineError(t("read.json_number")) from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     built = dict(pairs)
     if len(built) != len(pairs):
-        raise _BadLineError(t("read.json_twice"))
+        raise BadLineError(t("read.json_twice"))
     return built
 
 
 def _constant(name: str) -> Any:
-    raise _BadLineError(t("read.json_constant", name=name))
+    raise BadLineError(t("read.json_constant", name=name))
 
 
 def _conditioned(item: Any, place: str) -> Record:
@@ -162,17 +162,17 @@ def _conditioned(item: Any, place: str) -> Record:
     try:
         return replace(record, condition=read_conditions(item["condition"]))
     except UsageError as error:
-        raise _BadLineError(error.text) from error
+        raise BadLineError(error.text) from error
 
 
 def record_of(item: Any, place: str) -> Record:
     """A record out of one parsed JSON object.
 
     Raises:
-        _BadLineError: it has none of the known shapes.
+        BadLineError: it has none of the known shapes.
     """
     if not isinstance(item, dict):
-        raise _BadLineError(t("read.not_object"))
+        raise BadLineError(t("read.not_object"))
     for key in ("messages", "conversations", "mensagens"):
         if key in item:
             return Record(messages=_messages(item[key]), place=place)
@@ -189,20 +189,20 @@ def record_of(item: Any, place: str) -> Record:
     text = _first(item, _TEXT)
     if text is not None:
         return Record(text=_string(item[text], text), place=place)
-    raise _BadLineError(t("read.no_shape", keys=", ".join(sorted(map(str, item)))[:200] or "-"))
+    raise BadLineError(t("read.no_shape", keys=", ".join(sorted(map(str, item)))[:200] or "-"))
 
 
 def _messages(items: Any) -> tuple[Message, ...]:
     if not isinstance(items, list) or not items:
-        raise _BadLineError(t("read.no_messages"))
+        raise BadLineError(t("read.no_messages"))
     messages = []
     for item in items:
         if not isinstance(item, dict):
-            raise _BadLineError(t("read.bad_message"))
+            raise BadLineError(t("read.bad_message"))
         said = str(item.get("role", item.get("from", "")))
         role = _ROLES.get(said.lower())
         if role is None:
-            raise _BadLineError(t("read.bad_role", role=said[:40], roles=", ".join(("system", "user", "assistant"))))
+            raise BadLineError(t("read.bad_role", role=said[:40], roles=", ".join(("system", "user", "assistant"))))
         thinking = item.get("thinking")
         content = _string(item.get("content", item.get("value")), "content")
         messages.append(Message(role, content, None if thinking is None else _string(thinking, "thinking")))
@@ -215,13 +215,13 @@ def _first(item: Mapping[str, Any], names: Sequence[str]) -> str | None:
 
 def _string(value: Any, key: str) -> str:
     if not isinstance(value, str):
-        raise _BadLineError(t("read.not_string", key=key))
+        raise BadLineError(t("read.not_string", key=key))
     if not value.strip():
-        raise _BadLineError(t("read.blank", key=key))
+        raise BadLineError(t("read.blank", key=key))
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise _BadLineError(t("read.surrogate", key=key)) from error
+        raise BadLineError(t("read.surrogate", key=key)) from error
     return _clean(value)
 
 
@@ -229,7 +229,8 @@ class CsvReader(Reader):
     """A table with a header: `pergunta,resposta` or `question,answer` (and their kin), or `text`; `system` may be
     there.
 
-    The separator is whichever of `;`, `,` and tab gives known columns, as Excel writes `;` in Portuguese.
+    The separator is whichever of `;`, `,` and tab gives known columns, as Excel writes `;` in Portuguese. For search
+    any header does, with the separator that it has most of: each row is a text, a line `column: value` per column.
     """
 
     extensions = (".csv", ".tsv")
@@ -241,7 +242,8 @@ class CsvReader(Reader):
         first = next((index for index, line in enumerate(lines) if line.strip()), None)
         if first is None:
             return ReadResult(bad=[BadRecord(source, t("read.empty"))])
-        columns, delimiter = _header(lines[first], source)
+        columns, delimiter = _header(lines[first], source, any_columns=self.search)
+        known = _is_known(columns)
         result = ReadResult()
         position = first + 1
         while position < len(lines):
@@ -251,35 +253,55 @@ class CsvReader(Reader):
                 continue
             try:
                 fields, position = _row(lines, position, delimiter)
-                result.records.append(record_of(_named(columns, fields), place))
+                row = _named(columns, fields)
+                result.records.append(record_of(row, place) if known else Record(text=_listed(row), place=place))
             except _RowError as error:
                 result.bad.append(BadRecord(place, str(error)))
                 position += 1  # the row alone is given up; those that it would have swallowed are read
-            except _BadLineError as error:
+            except BadLineError as error:
                 result.bad.append(BadRecord(place, str(error)))
         return result
 
 
 def _named(columns: Sequence[str], fields: Sequence[str]) -> dict[str, str]:
     if len(fields) != len(columns):
-        raise _BadLineError(t("read.other_fields", found=len(fields), expected=len(columns)))
+        raise BadLineError(t("read.other_fields", found=len(fields), expected=len(columns)))
     return {name: value for name, value in zip(columns, fields, strict=True) if value.strip() or name != "input"}
 
 
-class _RowError(_BadLineError):
+def _listed(row: Mapping[str, str]) -> str:
+    """`column: value` for each column that is filled."""
+    lines = [f"{name}: {value.strip()}" for name, value in row.items() if value.strip()]
+    if not lines:
+        raise BadLineError(t("read.blank", key=", ".join(row)))
+    return "\n".join(lines)
+
+
+def _is_known(columns: Sequence[str]) -> bool:
+    """Whether the columns are those of questions with answers, or of texts."""
+    names = dict.fromkeys(columns)
+    return bool((_first(names, _USER) and _first(names, _ASSISTANT)) or _first(names, _TEXT))
+
+
+class _RowError(BadLineError):
     """A row that has no end that one can trust: too long, or a quote that is never closed, or closed inside a field."""
 
 
-def _header(line: str, source: str) -> tuple[list[str], str]:
+def _header(line: str, source: str, *, any_columns: bool) -> tuple[list[str], str]:
+    """The columns, in lower case where they are known ones, and what separates them."""
     for delimiter in (";", ",", "\t"):
         try:
             fields, _ = _row([line], 0, delimiter)
-        except _BadLineError:
+        except BadLineError:
             continue
         names = [name.strip().lower() for name in fields]
-        question = _first(dict.fromkeys(names), _USER) and _first(dict.fromkeys(names), _ASSISTANT)
-        if (question or _first(dict.fromkeys(names), _TEXT)) and len(set(names)) == len(names):
+        if _is_known(names) and len(set(names)) == len(names):
             return names, delimiter
+    if any_columns:
+        delimiter = max(";,\t", key=line.count)
+        fields, _ = _row([line], 0, delimiter)
+        names = [name.strip() or str(place) for place, name in enumerate(fields, 1)]
+        return [name if names.count(name) == 1 else f"{name} {place}" for place, name in enumerate(names, 1)], delimiter
     raise UsageError(t("read.no_columns", source=source, header=line[:120]), hint=t("read.no_columns.hint"))
 
 

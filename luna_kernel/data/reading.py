@@ -103,6 +103,7 @@ def read_files(
     root: Path | None = None,
     skip_bad: bool = False,
     whole: bool = True,
+    search: bool = False,
     on_bad: Callable[[BadRecord], None] | None = None,
 ) -> Iterator[FileReading]:
     """Read files one by one, lazily.
@@ -114,16 +115,21 @@ def read_files(
         skip_bad: report faults to `on_bad` and in the results, and go on.
         whole: each document holds its whole file. Without it, files of line-based formats may be of any size and come
             in pieces.
+        search: the text is wanted for search; see `Reader.search`.
         on_bad: called for each fault when `skip_bad`.
 
     Raises:
         UsageError: a fault and not `skip_bad`; the text names the file, the line and the reason.
     """
     readers = readers_by_extension(registry)
+    others = {extension: component.target for extension, component in readers.items()}
     with ParserWorker(allowed=[PARSE]) as worker:
         for path in files:
             source = path.relative_to(root).as_posix() if root is not None else str(path)
-            for result in _read_one(worker, readers[path.suffix.lower()], path, source, skip_bad=skip_bad, whole=whole):
+            component = readers[path.suffix.lower()]
+            pieces = _pieces(path, piecewise=not whole and cast("type[Reader]", component.load()).piecewise)
+            parsed = _parsed(worker, component, pieces, source, others, search=search, skip_bad=skip_bad)
+            for result in parsed:
                 if result.bad and not skip_bad:
                     raise _faults(result.bad)
                 if on_bad is not None:
@@ -148,13 +154,21 @@ def read_path(
     return total
 
 
-def _read_one(
-    worker: ParserWorker, component: Component, path: Path, source: str, *, skip_bad: bool, whole: bool
+def _parsed(
+    worker: ParserWorker,
+    component: Component,
+    pieces: Iterator[tuple[bytes, int]],
+    source: str,
+    others: Mapping[str, str],
+    *,
+    search: bool,
+    skip_bad: bool,
 ) -> Iterator[ReadResult]:
-    piecewise = not whole and cast("type[Reader]", component.load()).piecewise
+    """What each piece of a file gave."""
     try:
-        for data, lines_before in _pieces(path, piecewise=piecewise):
-            answer = worker.call(PARSE, component.target, data.decode("latin-1"), source, seconds=SECONDS)
+        for data, lines_before in pieces:
+            text = data.decode("latin-1")
+            answer = worker.call(PARSE, component.target, text, source, others, search, seconds=SECONDS)
             yield _shift(ReadResult.from_json(answer), source, lines_before)
     except LunaError as error:
         if not skip_bad:
@@ -209,8 +223,9 @@ def _faults(bad: list[BadRecord]) -> UsageError:
     return UsageError("\n".join(lines), hint=t("read.bad.hint"))
 
 
-def parse(target: str, data: str, source: str) -> Mapping[str, Any]:
+def parse(target: str, data: str, source: str, others: Mapping[str, str], search: bool) -> Mapping[str, Any]:
     """Parse one file's bytes; runs in the worker. `data` holds each byte as the character of its number."""
     module, _, name = target.partition(":")
     reader: Reader = getattr(importlib.import_module(module), name)()
+    reader.others, reader.search = others, search
     return reader.read(data.encode("latin-1"), source).to_json()

@@ -77,6 +77,7 @@ def search(app: App, query: str, docs: tuple[Path, ...], kb: str | None, limit: 
     """Search a folder of documents or a knowledge base."""
     from dataclasses import asdict
 
+    from .commands import place_text
     from .knowledge_base import KnowledgeBase, place_for, place_of
     from .step import show_progress
 
@@ -105,7 +106,6 @@ def search(app: App, query: str, docs: tuple[Path, ...], kb: str | None, limit: 
     else:
         for passage in found.passages:
             head = " · ".join(part for part in (passage.source, passage.heading or passage.title) if part)
-            place = t("sources.place", score=f"{100 * passage.score:.0f}", line=passage.line or "?",
-                      start=passage.start, end=passage.end)  # fmt: skip
+            place = place_text(passage)
             text = " ".join(passage.text.split())
             app.write(f"[{passage.number}] {head}\n    {place}\n    {text[:300]}{'…' if len(text) > 300 else ''}")

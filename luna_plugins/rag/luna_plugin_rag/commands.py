@@ -66,6 +66,13 @@ class SourcesCommand(Command):
         return [str(passage.number) for passage in passages if str(passage.number).startswith(prefix)]
 
 
+def place_text(passage: Passage) -> str:
+    """`linha 30, caracteres 1421–1644, relevância 33 %`, or the page where there are pages."""
+    where = t("sources.page", page=passage.page) if passage.page else t("sources.line", line=passage.line or "?")
+    fields = {"start": passage.start, "end": passage.end, "score": f"{100 * passage.score:.0f}"}
+    return t("sources.place", where=where, **fields)
+
+
 def _show(passage: Passage, turn: Turn) -> str:
     """Head, place and text of a passage; what the answer quotes from it stands between « and »."""
     head = f"[{passage.number}] {passage.source}"
@@ -73,8 +80,7 @@ def _show(passage: Passage, turn: Turn) -> str:
         head += f" · {passage.title}"
     if passage.heading:
         head += f" · {passage.heading}"
-    fields = {"line": passage.line or "?", "start": passage.start, "end": passage.end}
-    place = t("sources.place", score=f"{100 * passage.score:.0f}", **fields)
+    place = place_text(passage)
     text = passage.text
     quoted = [item for item in turn.citations if item.number == passage.number]
     for quote in sorted(quoted, key=lambda item: -item.start):

@@ -127,7 +127,7 @@ def _settled(state: FileState) -> bool:
 def read(states: Iterable[FileState], registry: Registry) -> Iterator[tuple[FileState, list[Document], list[str]]]:
     """(file, its documents, reasons why not all of it could be read), file by file."""
     by_path = {Path(state.path): state for state in states}
-    for reading in read_files(by_path, registry, skip_bad=True):
+    for reading in read_files(by_path, registry, skip_bad=True, search=True):
         state = by_path[reading.path]
         yield state, documents_of(reading, state.source), _reasons(reading, state.source)
 
@@ -135,13 +135,19 @@ def read(states: Iterable[FileState], registry: Registry) -> Iterator[tuple[File
 def documents_of(reading: FileReading, source: str) -> list[Document]:
     """The documents of a file; of tables and dialogues each record becomes one, with its line."""
     result: ReadResult = reading.result
-    found = [Document(_clean(d.text), source, _clean(d.title), d.metadata) for d in result.documents]
+    path = str(reading.path)
+
+    def named(place: str) -> str:
+        """The source, and for a file in an archive its name there."""
+        return source + _clean(place.removeprefix(path)) if place.startswith(f"{path}/") else source
+
+    found = [Document(_clean(d.text), named(d.source), _clean(d.title), d.metadata) for d in result.documents]
     for record in result.records:
         text = _clean(_record_text(record))
         if text.strip():
-            number = record.place.rpartition(":")[2]
+            place, _, number = record.place.rpartition(":")
             metadata = {"line": int(number)} if number.isdigit() else {}
-            found.append(Document(text, source, Path(source).stem, metadata))
+            found.append(Document(text, named(place), Path(named(place)).stem, metadata))
     return found
 
 

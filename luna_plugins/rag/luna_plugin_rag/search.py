@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass, field
 
@@ -85,6 +86,9 @@ def _passage(number: int, chunk: StoredChunk, relevance: float) -> Passage:
     """A chunk as a passage: white space at its ends left out, offsets and line with it."""
     start, end = trimmed(chunk.text, (0, len(chunk.text)))
     fixed = "line" in chunk.metadata
+    metadata = dict(chunk.metadata)
+    pages = metadata.pop("page_starts", [])
+    page = bisect.bisect_right(pages, chunk.start + start)
     return Passage(
         number=number,
         source=chunk.source,
@@ -95,5 +99,11 @@ def _passage(number: int, chunk: StoredChunk, relevance: float) -> Passage:
         end=chunk.start + end,
         score=relevance,
         line=chunk.line if fixed else chunk.line + chunk.text.count("\n", 0, start),
-        metadata={**chunk.metadata, "chunk": chunk.id, "document": chunk.document_id},
+        page=page,
+        page_starts=tuple(place for place in pages[page:] if place < chunk.start + end),
+        metadata={
+            **{k: v for k, v in chunk.metadata.items() if k != "page_starts"},
+            "chunk": chunk.id,
+            "document": chunk.document_id,
+        },
     )
