@@ -11,6 +11,7 @@ needs more, since its first token still sees a whole window.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -171,3 +172,69 @@ class KVCache:
                 setattr(self, name, None if buffer is None else buffer.clone())
         elif not taken["segments"]:
             self.segments = None
+
+    # --- rows of a batch -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def join(cls, caches: Sequence[KVCache]) -> KVCache:
+        """One cache for the rows of all, aligned at their newest slot; the shorter ones get padding on the left."""
+        first, length = caches[0], max(cache.length for cache in caches)
+        rows = sum(cache.keys.shape[0] for cache in caches)
+        joined = first._empty(rows, length)
+        joined.max_length = max(cache.max_length for cache in caches)
+        joined.segments = torch.zeros_like(joined.positions)
+        if any(cache.marks is not None for cache in caches):
+            width = next(cache.marks.shape[2] for cache in caches if cache.marks is not None)
+            joined.marks = joined.positions.new_zeros(*joined.positions.shape, width)
+            joined.last_marks = joined.positions.new_zeros(rows, width)
+        begin = 0
+        for cache in caches:
+            row = slice(begin, begin + cache.keys.shape[0])
+            begin = row.stop
+            place = slice(length - cache.length, length)
+            joined.keys[row, :, place] = cache.keys[:, :, : cache.length]
+            joined.values[row, :, place] = cache.values[:, :, : cache.length]
+            joined.positions[row, place] = cache.positions[:, : cache.length]
+            joined.segments[row, place] = 1 if cache.segments is None else cache.segments[:, : cache.length]
+            if cache.marks is not None and cache.last_marks is not None:
+                assert joined.marks is not None
+                assert joined.last_marks is not None
+                joined.marks[row, place] = cache.marks[:, : cache.length]
+                joined.last_marks[row] = cache.last_marks
+        joined.length = length
+        return joined
+
+    def select_rows(self, index: Tensor) -> KVCache:
+        """A cache of the rows `index` alone, without the slots that are padding in all of them."""
+        used = slice(0, self.length)
+        if self.segments is not None and len(index):
+            real = (self.segments[index, : self.length] > 0).any(0)
+            used = slice(int(real.int().argmax()) if bool(real.any()) else 0, self.length)
+        length = used.stop - used.start
+        chosen = self._empty(len(index), length)
+        chosen.keys[:, :, :length] = self.keys[index, :, used]
+        chosen.values[:, :, :length] = self.values[index, :, used]
+        chosen.positions[:, :length] = self.positions[index, used]
+        for name in ("segments", "marks"):
+            buffer = getattr(self, name)
+            if buffer is not None:
+                chosen_buffer = buffer.new_zeros(len(index), chosen.capacity, *buffer.shape[2:])
+                chosen_buffer[:, :length] = buffer[index, used]
+                setattr(chosen, name, chosen_buffer)
+        if self.last_marks is not None:
+            chosen.last_marks = self.last_marks[index]
+        chosen.length = length
+        return chosen
+
+    def _empty(self, rows: int, length: int) -> KVCache:
+        """A cache like this one for `rows` rows, with room for `length` slots and some more."""
+        made = KVCache(
+            (rows, self.keys.shape[1], self.keys.shape[3]), self.max_length, self.keys.dtype, self.keys.device,
+            self.window, self.sinks,
+        )  # fmt: skip
+        capacity = max(length + FIRST_CAPACITY, made.capacity)
+        made.keys = self.keys.new_empty(rows, self.keys.shape[1], capacity, self.keys.shape[3])
+        made.keys[:, :, :length] = 0  # padding is masked, but what is masked must be a number
+        made.values = torch.zeros_like(made.keys)
+        made.positions = self.positions.new_zeros(rows, capacity)
+        return made
