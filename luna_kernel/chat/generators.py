@@ -172,6 +172,10 @@ class LunaGenerator(Generator):
             yield rest_of_text
         turn.stop_reason = "stop_string" if text.stopped else _STOP_REASONS[run.finish_reason or "stopped"]
 
+    def condition_vector(self, name: str, value: Any) -> list[float]:
+        """A condition of a turn as the model reads it; see `_tell`."""
+        return self._space.vector(name, value)
+
     # --- conditions ----------------------------------------------------------------------------------------------
 
     def _tell(self, turn: Turn) -> None:

@@ -54,6 +54,11 @@ class HistoryStep(Step):
         yield from ()
 
 
+def no_answer() -> str:
+    """What is said where documents were searched and nobody knows."""
+    return t("answer.none")
+
+
 class GenerateConfig(BaseModel):
     """Who answers."""
 
@@ -81,15 +86,15 @@ class GenerateStep(Step):
 
     def run(self, turn: Turn, session: Session) -> Iterator[Event]:
         """Stream the answer."""
-        generator = self._choose(turn, session)
+        generator = self.choose(turn, session)
         if generator is None:
             turn.generator, turn.stop_reason = self._extractive.name, "no_answer"
-            yield Text(t("answer.none"))
+            yield Text(no_answer())
             return
         turn.generator = generator.name
         yield from generator.generate(turn, lambda: session.stopped)
 
-    def _choose(self, turn: Turn, session: Session) -> Generator | None:
+    def choose(self, turn: Turn, session: Session) -> Generator | None:
         """The generator for this turn; None where nobody knows."""
         own = session.generator
         quote = self.config.quote

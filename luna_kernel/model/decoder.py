@@ -216,6 +216,12 @@ class Decoder(nn.Module):
             hidden = hidden[:, -1:]
         return Output(F.linear(hidden, self.head_weight), ctx.losses, ctx.metrics)
 
+    def hidden(
+        self, tokens: Tensor, segment_ids: Tensor | None = None, condition: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Hidden states (B, T, D) after the last norm, what the head reads; see `forward`."""
+        return self._run(tokens, segment_ids, None, condition, None)[0]
+
     def token_losses(
         self,
         tokens: Tensor,

@@ -1,0 +1,148 @@
+"""Many streams at once against one alone, over a real server with the preset `mini`.
+
+    python benchmarks/serve_load.py [--streams 32] [--seconds 300] [--rounds 3]
+
+First single streams and full loads in turns (tokens per second, ratio of medians), then the full load for `--seconds`, with
+a few clients that read slowly and a few that break off; errors, the server's memory over time, and the tokens per second
+of the others meanwhile. Weights are random: `ignore_eos` makes each answer as long as asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+TOKENS = 150
+BODY = {"model": "luna", "stream": True, "max_tokens": TOKENS, "ignore_eos": True, "temperature": 0.7}
+
+
+class Count:
+    """What was seen."""
+
+    tokens = 0
+    answers = 0
+    broken = 0
+    errors: list[str]
+
+    def __init__(self) -> None:
+        self.errors = []
+
+
+async def ask(client: httpx.AsyncClient, count: Count, *, pause: float = 0.0, leave_after: int = 0) -> None:
+    """One answer; `pause` seconds between events, gone after `leave_after` events if given."""
+    body = {**BODY, "messages": [{"role": "user", "content": f"Conte a história número {count.answers}."}]}
+    try:
+        async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            if response.status_code != 200:
+                count.errors.append(f"{response.status_code} {(await response.aread())[:100]!r}")
+                return
+            events = 0
+            async for line in response.aiter_lines():
+                if not line.startswith("data: {"):
+                    continue
+                events += 1
+                data = json.loads(line[6:])
+                if "error" in data:
+                    count.errors.append(str(data["error"]))
+                if data.get("timings"):
+                    count.tokens += data["timings"]["predicted_n"]
+                    count.answers += 1
+                if leave_after and events >= leave_after:
+                    count.broken += 1
+                    return
+                if pause:
+                    await asyncio.sleep(pause)
+    except httpx.HTTPError as error:
+        count.errors.append(repr(error))
+
+
+async def load(url: str, streams: int, seconds: float, *, rude: bool = False) -> tuple[Count, float]:
+    """Keep `streams` answers running for `seconds`; with `rude`, four more clients are slow and four break off."""
+    count, others = Count(), Count()
+    end = time.monotonic() + seconds
+    begin = time.monotonic()
+    async with httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=None)) as client:
+
+        async def keep(counted: Count, **manner: Any) -> None:
+            while time.monotonic() < end:
+                await ask(client, counted, **manner)
+
+        tasks = [keep(count) for _ in range(streams)]
+        if rude:
+            tasks += [keep(others, pause=0.2) for _ in range(4)] + [keep(others, leave_after=5) for _ in range(4)]
+        await asyncio.gather(*tasks)
+    count.errors += others.errors
+    count.broken = others.broken
+    return count, count.tokens / (time.monotonic() - begin)
+
+
+def resident(pid: int) -> float:
+    """MB that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def start(folder: str, plugins: str) -> tuple[subprocess.Popen[str], str]:
+    """A server of a fresh model with random weights, and its address."""
+    environment = {**os.environ, "LUNA_HOME": folder, "LUNA_LANG": "en"}
+    luna = [sys.executable, "-m", "luna_kernel"]
+    create = [*luna, "create", "--name", "mini", "--preset", "mini", "--plugins", plugins]
+    subprocess.run(create, check=True, env=environment, capture_output=True)
+    serve = [*luna, "serve", "--model", "mini", "--port", "0"]
+    process = subprocess.Popen(serve, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        if found:
+            return process, found[0]
+    raise SystemExit("the server did not start")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--plugins", default="moc,ssm")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        process, url = start(folder, arguments.plugins)
+        try:
+            asyncio.run(load(url, 4, 5))
+            single, many = [], []
+            for _ in range(arguments.rounds):
+                single.append(asyncio.run(load(url, 1, 10))[1])
+                many.append(asyncio.run(load(url, arguments.streams, 10))[1])
+            ratios = [b / a for a, b in zip(single, many, strict=True)]
+            print(f"one stream: {statistics.median(single):.0f} tokens/s ({min(single):.0f} to {max(single):.0f})")
+            print(f"{arguments.streams} streams: {statistics.median(many):.0f} tokens/s, {statistics.median(ratios):.2f} times one "
+                  f"({min(ratios):.2f} to {max(ratios):.2f})")  # fmt: skip
+            memory = [resident(process.pid)]
+            parts = 10
+            for _ in range(parts):
+                count, rate = asyncio.run(load(url, arguments.streams, arguments.seconds / parts, rude=True))
+                memory.append(resident(process.pid))
+                said = f"{rate:.0f} tokens/s, {count.answers} answers, {count.broken} broken off, {len(count.errors)} errors"
+                print(f"with rude clients: {said}, {memory[-1]:.0f} MB", *count.errors[:3])
+            print(
+                f"memory: {memory[0]:.0f} MB before, {memory[1]:.0f} MB after a tenth, {memory[-1]:.0f} MB at the end"
+            )
+        finally:
+            process.terminate()
+            process.wait()
+
+
+if __name__ == "__main__":
+    main()

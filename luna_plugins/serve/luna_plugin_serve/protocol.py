@@ -1,0 +1,177 @@
+"""OpenAI's protocol: what a request may hold, and what answers look like.
+
+Every field is honoured or refused by name; none is passed over in silence. A few of OpenAI's are taken with the one
+value that changes nothing (`logprobs: false`), so that clients which always send them work. Luna's own fields stand
+under `luna`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TextPart(_Strict):
+    """A part of a message's content; only text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(_Strict):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: str | None = None
+    refusal: None = None
+
+    @property
+    def text(self) -> str:
+        """The content as one text."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class LunaFields(_Strict):
+    """What Luna adds to a request."""
+
+    persona: str | None = None
+    """Who speaks; `off` for nobody. None: the server's."""
+    rag: bool = True
+    """Whether the server's documents are searched."""
+
+
+class StreamOptions(_Strict):
+    """What a stream tells beside the text."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class _Generating(_Strict):
+    """What chat and plain completions share."""
+
+    model: str = Field(min_length=1, max_length=200)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    n: int = Field(default=1, ge=1, le=8)
+    stop: str | list[str] | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    presence_penalty: Literal[0] | None = None
+    frequency_penalty: Literal[0] | None = None
+    logit_bias: dict[str, float] | None = Field(default=None, max_length=0)
+    user: str | None = None
+    top_k: int | None = Field(default=None, ge=0)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0)
+    ignore_eos: bool = False
+    """Go on to `max_tokens` whatever the model says; for measuring."""
+
+    @field_validator("presence_penalty", "frequency_penalty", mode="before")
+    @classmethod
+    def _zero(cls, value: Any) -> Any:
+        return 0 if value == 0 and not isinstance(value, bool) else value
+
+    @field_validator("stop")
+    @classmethod
+    def _few_stops(cls, value: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(value, list) and (len(value) > 4 or not all(value)):
+            raise ValueError("up to 4 texts, none of them empty")
+        return value
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) and self.stop else tuple(self.stop or ())
+
+
+class ResponseFormat(_Strict):
+    """Plain text is the only form."""
+
+    type: Literal["text"]
+
+
+class ChatRequest(_Generating):
+    """`POST /v1/chat/completions`."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=1000)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    logprobs: Literal[False] | None = None
+    response_format: ResponseFormat | None = None
+    tools: list[Any] | None = Field(default=None, max_length=0)
+    store: Literal[False] | None = None
+    metadata: dict[str, str] | None = None
+    luna: LunaFields = LunaFields()
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens of the answer at most."""
+        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+
+class CompletionRequest(_Generating):
+    """`POST /v1/completions`: go on with a text, without the dialogue's template."""
+
+    prompt: str | list[str]
+    echo: bool = False
+    best_of: Literal[1] | None = None
+    logprobs: None = None
+    suffix: None = None
+
+    @property
+    def prompts(self) -> list[str]:
+        """The texts to go on with."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+
+class EmbeddingRequest(_Strict):
+    """`POST /v1/embeddings`."""
+
+    model: str = Field(min_length=1, max_length=200)
+    input: str | list[str]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: None = None
+    user: str | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts to embed."""
+        return [self.input] if isinstance(self.input, str) else self.input
+
+
+class FeedbackRequest(_Strict):
+    """`POST /luna/feedback`: what a person thinks of an answer."""
+
+    id: str = Field(max_length=100)
+    rating: Literal["good", "bad"]
+    correction: str = Field(default="", max_length=20_000)
+
+
+def new_id(kind: str) -> str:
+    """`chatcmpl-…`."""
+    return f"{kind}-{secrets.token_hex(12)}"
+
+
+def now() -> int:
+    """Seconds since 1970."""
+    return int(time.time())
+
+
+def usage(prompt: int, completion: int) -> dict[str, int]:
+    """Tokens read and made."""
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def error_body(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """An error as OpenAI's clients read it."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

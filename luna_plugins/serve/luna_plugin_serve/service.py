@@ -1,0 +1,304 @@
+"""From a request to answers: messages become a turn, the conversation's steps prepare it, engine or quotation answers.
+
+The steps (persona, documents) are those of one session that all requests share, one request at a time; that takes
+milliseconds. What takes long, the model, is the engine's matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from luna_kernel.base.errors import LunaError, UsageError
+from luna_kernel.base.messages import catalogue
+from luna_kernel.chat.generators import LunaGenerator
+from luna_kernel.chat.session import Session, clean_query
+from luna_kernel.contracts.chat import Generator, Text, Turn
+from luna_kernel.contracts.data import Message
+from luna_kernel.model.sampling_config import Sampling
+
+from .engine import Engine, Job
+from .protocol import ChatRequest, CompletionRequest, new_id
+
+t = catalogue(__package__)
+
+MAX_MESSAGE = 200_000
+"""Characters of one message; a longer one is refused."""
+_REMEMBERED = 1000
+"""Answers that feedback may still refer to."""
+
+
+@dataclass
+class Piece:
+    """Something that happened to answer `index`."""
+
+    index: int
+    text: str = ""
+    reason: str | None = None
+    """Why the answer ended, on its last piece."""
+
+
+@dataclass
+class Answering:
+    """Answers to one request while they are made."""
+
+    id: str
+    pieces: AsyncIterator[Piece]
+    prompt_tokens: int
+    turn: Turn
+    jobs: list[Job] = field(default_factory=list)
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens made so far, of all answers."""
+        return sum(job.made for job in self.jobs)
+
+    def cancel(self) -> None:
+        """Nobody waits for them any more."""
+        for job in self.jobs:
+            job.cancel()
+
+    def timings(self) -> dict[str, float]:
+        """Milliseconds of waiting, reading and answering, and tokens per second; empty for quotations."""
+        done = [job for job in self.jobs if job.first_at]
+        if not done:
+            return {}
+        first = min(job.first_at for job in done)
+        last = max(job.ended_at or time.monotonic() for job in done)
+        made = self.completion_tokens
+        rate = (made - len(done)) / (last - first) if last > first and made > len(done) else 0.0
+        return {
+            "first_token_ms": round(1000 * (first - done[0].queued_at), 2),
+            "predicted_ms": round(1000 * (last - first), 2),
+            "predicted_n": made,
+            "predicted_per_second": round(rate, 2),
+            "prompt_n": self.prompt_tokens,
+        }
+
+
+class Service:
+    """What the server serves.
+
+    Args:
+        session: its steps prepare every turn; its generator is a Luna model.
+        engine: runs that model.
+        timeout: seconds that one answer may take, waiting included.
+    """
+
+    def __init__(self, session: Session, engine: Engine, *, timeout: float = 600.0) -> None:
+        assert isinstance(session.generator, LunaGenerator)
+        self.session = session
+        self.generator: LunaGenerator = session.generator
+        self.engine = engine
+        self.timeout = timeout
+        self.name = session.options.model
+        self._persona = session.options.persona
+        self._lock = threading.Lock()
+        self._turns: OrderedDict[str, Turn] = OrderedDict()
+
+    # --- chat ------------------------------------------------------------------------------------------------------
+
+    async def chat(self, request: ChatRequest) -> Answering:
+        """Begin to answer.
+
+        Raises:
+            LunaError: the messages cannot be answered, or too many requests wait.
+        """
+        turn, generator = await asyncio.to_thread(self._prepare, request)
+        name = new_id("chatcmpl")
+        self._remember(name, turn)
+        if generator is not self.generator:
+            return Answering(name, _quoted(generator, turn, request.n), 0, turn)
+        messages, left_out = self.generator.fit(turn)
+        if left_out:
+            turn.notes["prompt"] = {"messages_left_out": left_out}
+        prompt, _ = self.generator.template.render(messages, answer=True, thoughts=False)
+        limit = request.limit or turn.sampling.max_tokens
+        condition = {key: self.generator.condition_vector(key, value) for key, value in turn.conditions.items()}
+        return self._begin(name, [prompt], turn, limit, condition)
+
+    def _prepare(self, request: ChatRequest) -> tuple[Turn, Generator | None]:
+        """The turn after the steps before `generate`, and who answers it (None: nobody knows)."""
+        turn = self._turn(request)
+        with self._lock:
+            session = self.session
+            session.options.persona = request.luna.persona or self._persona
+            session.options.rag = request.luna.rag
+            session.turns = _past(turn.history)
+            for name in session.step_names:
+                step = session.step(name)
+                if name == "generate" and step is not None:
+                    return turn, step.choose(turn, session)  # type: ignore[attr-defined]  # the kernel's own step
+                if name != "history" and step is not None:
+                    for _ in step.run(turn, session):
+                        pass  # remarks are for a terminal
+        return turn, self.generator
+
+    def _turn(self, request: ChatRequest) -> Turn:
+        for message in request.messages:
+            if len(message.text) > MAX_MESSAGE:
+                raise UsageError(t("message_too_long", limit=MAX_MESSAGE))
+        *earlier, last = request.messages
+        if last.role != "user":
+            raise UsageError(t("last_not_user", role=last.role))
+        turn = Turn(clean_query(last.text, MAX_MESSAGE))
+        for message in earlier:
+            if message.role in ("system", "developer"):
+                turn.system.append(message.text)
+            elif message.text:
+                turn.history.append(Message("user" if message.role == "user" else "assistant", message.text))
+        changes = {
+            name: getattr(request, name)
+            for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
+            if getattr(request, name) is not None
+        }
+        turn.sampling = replace(self.session.options.sampling, **changes, stop=request.stops)
+        if request.limit is not None:
+            turn.sampling = replace(turn.sampling, max_tokens=request.limit)
+        turn.notes.update(n=request.n, ignore_eos=request.ignore_eos)
+        return turn
+
+    # --- plain completions -----------------------------------------------------------------------------------------
+
+    async def complete(self, request: CompletionRequest) -> Answering:
+        """Begin to go on with texts."""
+        sampling = self.session.options.sampling
+        changes = {
+            name: getattr(request, name)
+            for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
+            if getattr(request, name) is not None
+        }
+        turn = Turn("", sampling=replace(sampling, **changes, stop=request.stops))
+        turn.notes.update(n=request.n, ignore_eos=request.ignore_eos)
+        prompts = [self.generator.tokenizer.encode(text) for text in request.prompts]
+        return self._begin(new_id("cmpl"), prompts, turn, request.max_tokens or 16, {})
+
+    def _begin(
+        self, name: str, prompts: Sequence[list[int]], turn: Turn, limit: int, condition: dict[str, list[float]]
+    ) -> Answering:
+        """Queue `n` answers for each prompt."""
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[Piece] = asyncio.Queue()
+        count = int(turn.notes.pop("n", 1))
+        ends = frozenset() if turn.notes.pop("ignore_eos", False) else self.generator.template.end_ids
+        sampling = Sampling(**{key: getattr(turn.sampling, key) for key in Sampling.model_fields})
+
+        def teller(index: int) -> Any:
+            def tell(text: str, reason: str | None) -> None:
+                with contextlib.suppress(RuntimeError):  # the server is closing, and nobody listens
+                    loop.call_soon_threadsafe(queue.put_nowait, Piece(index, text, reason))
+
+            return tell
+
+        jobs = [
+            Job(
+                list(prompt), sampling, limit, ends, teller(place * count + copy),
+                stop=turn.sampling.stop, condition=condition, index=copy, deadline=time.monotonic() + self.timeout,
+            )
+            for place, prompt in enumerate(prompts)
+            for copy in range(count)
+        ]  # fmt: skip
+        self.engine.submit(*jobs)
+        return Answering(name, _pieces(queue, jobs), sum(map(len, prompts)), turn, jobs)
+
+    # --- feedback, embeddings --------------------------------------------------------------------------------------
+
+    def _remember(self, name: str, turn: Turn) -> None:
+        self._turns[name] = turn
+        while len(self._turns) > _REMEMBERED:
+            self._turns.popitem(last=False)
+
+    def feedback(self, name: str, feedback: dict[str, Any]) -> bool:
+        """Tell the plugins what a person thinks of an answer; False if it is not known (any more)."""
+        turn = self._turns.get(name)
+        if turn is None:
+            return False
+        with self._lock:
+            self.session.plugins.tell("luna_chat_feedback", session=self.session, turn=turn, feedback=feedback)
+        return True
+
+    def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+        """The mean of the model's last hidden states for each text, of length 1, and how many tokens were read.
+
+        Raises:
+            UsageError: a text is empty, or longer than the model reads.
+        """
+        import torch
+
+        limit = self.generator.context_length
+        vectors, total = [], 0
+        for text in texts:
+            ids = self.generator.tokenizer.encode(text)
+            if not ids:
+                raise UsageError(t("empty_text"))
+            if len(ids) > limit:
+                raise UsageError(t("prompt_too_long", found=len(ids), limit=limit))
+            with self.engine.exclusively() as model, torch.inference_mode():
+                hidden = model.hidden(torch.tensor([ids], device=self.engine.device))
+            vector = torch.nn.functional.normalize(hidden[0].float().mean(0), dim=0)
+            vectors.append(vector.tolist())
+            total += len(ids)
+        return vectors, total
+
+
+def _past(history: Sequence[Message]) -> list[Turn]:
+    """Earlier messages as turns, for steps that look back."""
+    turns: list[Turn] = []
+    for message in history:
+        if message.role == "user":
+            turns.append(Turn(message.content, searched=True))
+        elif turns:
+            turns[-1].answer = message.content
+    return turns
+
+
+async def _pieces(queue: asyncio.Queue[Piece], jobs: Sequence[Job]) -> AsyncIterator[Piece]:
+    """What the engine tells, until all answers have ended; pieces that wait together come together.
+
+    Raises:
+        LunaError: the engine failed, or it took too long.
+    """
+    left = len(jobs)
+    while left:
+        pieces = [await queue.get()]
+        while not queue.empty():
+            pieces.append(queue.get_nowait())
+        merged: dict[int, str] = {}
+        for piece in pieces:
+            if piece.reason is None:
+                merged[piece.index] = merged.get(piece.index, "") + piece.text
+                continue
+            left -= 1
+            if piece.reason in ("error", "timeout", "cancelled"):
+                error = jobs[piece.index].error
+                if isinstance(error, LunaError):
+                    raise error
+                raise LunaError(t(f"ended.{piece.reason}")) from error
+            text = merged.pop(piece.index, "")
+            if text:
+                yield Piece(piece.index, text)
+            yield piece
+        for index, text in merged.items():
+            yield Piece(index, text)
+
+
+async def _quoted(generator: Generator | None, turn: Turn, count: int) -> AsyncIterator[Piece]:
+    """The answer of a generator that needs no model, the same for each of `count`."""
+    if generator is None:
+        from luna_kernel.chat.steps import no_answer
+
+        turn.stop_reason, texts = "no_answer", [no_answer()]
+    else:
+        texts = [event.text for event in generator.generate(turn, lambda: False) if isinstance(event, Text)]
+    for index in range(count):
+        for text in texts:
+            yield Piece(index, text)
+            await asyncio.sleep(0)
+        yield Piece(index, reason="stop")

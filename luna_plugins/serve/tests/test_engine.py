@@ -1,0 +1,149 @@
+"""Continuous batching: each request gets what it would get alone, and none can spoil another."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from luna_plugin_serve.engine import Engine, Job, QueueFullError
+
+from luna_kernel.base.errors import UsageError
+from luna_kernel.model.decoder import Decoder
+from luna_kernel.model.generation import generate
+from luna_kernel.model.sampling_config import Sampling
+
+END = 60
+
+
+class Letters:
+    """A tokenizer of 61 tokens, one character each."""
+
+    def stream(self) -> Any:
+        return self
+
+    def push(self, id_: int) -> str:
+        return chr(0x40 + id_)
+
+    def flush(self) -> str:
+        return ""
+
+
+class Heard(Job):
+    """A job that keeps what it is told."""
+
+    text = ""
+    reason: str | None = None
+
+    def __init__(self, prompt: list[int], sampling: Sampling, max_tokens: int = 20, **fields: Any) -> None:
+        self.done = threading.Event()
+        super().__init__(prompt, sampling, max_tokens, frozenset({END}), self.hear, **fields)
+
+    def hear(self, text: str, reason: str | None) -> None:
+        self.text += text
+        if reason is not None:
+            assert self.reason is None, "told its end twice"
+            self.reason = reason
+            self.done.set()
+
+    def wait(self) -> Heard:
+        assert self.done.wait(30)
+        return self
+
+
+GREEDY = Sampling(temperature=0.0, repetition_penalty=1.0)
+
+
+@pytest.fixture
+def engine(decoder: Decoder) -> Iterator[Engine]:
+    engine = Engine(decoder, Letters(), max_batch=4, max_queue=3)
+    yield engine
+    engine.close()
+
+
+def alone(decoder: Decoder, job: Job) -> str:
+    with torch.inference_mode():
+        run = generate(decoder, job.prompt, job.sampling, end_ids=[END], max_tokens=job.max_tokens)
+        return "".join(chr(0x40 + token) for token in run)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        GREEDY,
+        Sampling(temperature=0.8, seed=5),
+        Sampling(temperature=1.0, top_k=9, top_p=0.9, repetition_penalty=1.3, seed=1),
+    ],
+)
+def test_together_as_alone(decoder: Decoder, engine: Engine, sampling: Sampling) -> None:
+    prompts = [[1, 2, 3], [9] * 40, [5], [7, 8, 9, 10], [30, 31], [4, 4], [11, 3]]
+    jobs = [Heard(prompt, sampling, 6 + 3 * place) for place, prompt in enumerate(prompts)]
+    for job in jobs:
+        engine.submit(job)
+        time.sleep(0.003)
+    for job in jobs:
+        assert job.wait().text == alone(decoder, job)
+
+
+def test_jobs_of_different_sampling_share_a_batch(decoder: Decoder, engine: Engine) -> None:
+    kinds = [GREEDY, Sampling(temperature=0.9, seed=3), Sampling(temperature=0.9, seed=4), GREEDY]
+    jobs = [Heard([20, 21], kind) for kind in kinds]
+    engine.submit(*jobs)
+    assert [job.wait().text for job in jobs] == [alone(decoder, job) for job in jobs]
+
+
+def test_ends(decoder: Decoder, engine: Engine) -> None:
+    long = Heard([3] * 90, GREEDY, 50)
+    short = Heard([3, 4], GREEDY, 2)
+    engine.submit(long, short)
+    assert (short.wait().reason, short.made) == ("length", 2)
+    assert long.wait().reason in ("length", "stop")
+    assert long.made <= 6
+    text = alone(decoder, Heard([3, 4], GREEDY, 20))
+    stopped = Heard([3, 4], GREEDY, 20, stop=(text[3:5],))
+    engine.submit(stopped)
+    assert (stopped.wait().reason, stopped.text) == ("stop", text[: text.index(text[3:5])])
+
+
+def test_cancel_and_timeout_spoil_nobody(decoder: Decoder, engine: Engine) -> None:
+    dropped, late, stays = (
+        Heard([1], GREEDY, 80),
+        Heard([2], GREEDY, 80, deadline=time.monotonic()),
+        Heard([5, 6], GREEDY, 40),
+    )
+    engine.submit(dropped, late, stays)
+    dropped.cancel()
+    assert (dropped.wait().reason, late.wait().reason) == ("cancelled", "timeout")
+    assert stays.wait().text == alone(decoder, stays)
+    assert (engine.running, engine.waiting) == (0, 0)
+
+
+def test_a_full_queue_refuses(engine: Engine) -> None:
+    engine.submit(*(Heard([1], GREEDY, 60) for _ in range(7)))
+    with pytest.raises(QueueFullError):
+        engine.submit(*(Heard([1], GREEDY, 60) for _ in range(8)))
+
+
+def test_a_prompt_without_room_is_refused(engine: Engine) -> None:
+    with pytest.raises(UsageError, match="96"):
+        engine.submit(Heard([1] * 96, GREEDY))
+
+
+def test_a_job_that_fails_fails_alone(decoder: Decoder, engine: Engine) -> None:
+    bad, good = Heard([1, 999], GREEDY), Heard([5, 6], GREEDY)
+    engine.submit(bad, good)
+    assert bad.wait().reason == "error"
+    assert isinstance(bad.error, IndexError)
+    assert good.wait().text == alone(decoder, good)
+
+
+def test_closing_ends_everything(decoder: Decoder) -> None:
+    engine = Engine(decoder, Letters(), max_batch=2)
+    jobs = [Heard([1], GREEDY, 90) for _ in range(5)]
+    engine.submit(*jobs)
+    engine.close()
+    assert not engine.alive
+    assert {job.wait().reason for job in jobs} <= {"cancelled", "length", "stop"}
