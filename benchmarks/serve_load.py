@@ -2,9 +2,9 @@
 
     python benchmarks/serve_load.py [--streams 32] [--seconds 300] [--rounds 3]
 
-First single streams and full loads in turns (tokens per second, ratio of medians), then the full load for `--seconds`, with
-a few clients that read slowly and a few that break off; errors, the server's memory over time, and the tokens per second
-of the others meanwhile. Weights are random: `ignore_eos` makes each answer as long as asked.
+First single streams and full loads in turns (tokens per second, ratio of medians), then the full load for `--seconds`,
+with a few clients that read slowly and a few that break off; errors, the server's memory over time, and the tokens per
+second of the others meanwhile. Weights are random: `ignore_eos` makes each answer as long as asked.
 """
 
 from __future__ import annotations
@@ -79,13 +79,16 @@ async def load(url: str, streams: int, seconds: float, *, rude: bool = False) ->
             while time.monotonic() < end:
                 await ask(client, counted, **manner)
 
-        tasks = [keep(count) for _ in range(streams)]
-        if rude:
-            tasks += [keep(others, pause=0.2) for _ in range(4)] + [keep(others, leave_after=5) for _ in range(4)]
-        await asyncio.gather(*tasks)
+        manners: list[dict[str, Any]] = [{"pause": 0.2}, {"leave_after": 5}] * 4 if rude else []
+        beside = [asyncio.create_task(keep(others, **manner)) for manner in manners]
+        await asyncio.gather(*(keep(count) for _ in range(streams)))
+        taken = time.monotonic() - begin
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
     count.errors += others.errors
     count.broken = others.broken
-    return count, count.tokens / (time.monotonic() - begin)
+    return count, count.tokens / taken
 
 
 def resident(pid: int) -> float:
@@ -127,14 +130,15 @@ def main() -> None:
                 many.append(asyncio.run(load(url, arguments.streams, 10))[1])
             ratios = [b / a for a, b in zip(single, many, strict=True)]
             print(f"one stream: {statistics.median(single):.0f} tokens/s ({min(single):.0f} to {max(single):.0f})")
-            print(f"{arguments.streams} streams: {statistics.median(many):.0f} tokens/s, {statistics.median(ratios):.2f} times one "
-                  f"({min(ratios):.2f} to {max(ratios):.2f})")  # fmt: skip
+            spread = f"{statistics.median(ratios):.2f} times one ({min(ratios):.2f} to {max(ratios):.2f})"
+            print(f"{arguments.streams} streams: {statistics.median(many):.0f} tokens/s, {spread}")
             memory = [resident(process.pid)]
             parts = 10
             for _ in range(parts):
                 count, rate = asyncio.run(load(url, arguments.streams, arguments.seconds / parts, rude=True))
                 memory.append(resident(process.pid))
-                said = f"{rate:.0f} tokens/s, {count.answers} answers, {count.broken} broken off, {len(count.errors)} errors"
+                said = f"{rate:.0f} tokens/s, {count.answers} answers, {count.broken} broken off"
+                said += f", {len(count.errors)} errors"
                 print(f"with rude clients: {said}, {memory[-1]:.0f} MB", *count.errors[:3])
             print(
                 f"memory: {memory[0]:.0f} MB before, {memory[1]:.0f} MB after a tenth, {memory[-1]:.0f} MB at the end"
