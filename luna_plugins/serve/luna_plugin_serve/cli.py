@@ -96,6 +96,7 @@ def _serve(app: App, session: Any, limits: Any, given: dict[str, Any]) -> int:
             except OSError as error:
                 fields = {"host": given["host"], "port": given["port"], "reason": reason_of(error)}
                 raise UsageError(t("no_port", **fields), hint=t("no_port.hint")) from error
+            listener.listen(1024)  # from here on nobody is refused: who reads the address may ask at once
             port = listener.getsockname()[1]
             shown = f"[{given['host']}]" if ":" in given["host"] else given["host"]
             app.say(t("serving", url=f"http://{shown}:{port}"))
