@@ -59,6 +59,10 @@ class Record:
     """`file:line`, for errors."""
     condition: dict[str, dict[str, float]] | None = None
     """What is known from outside the text: weights of named dimensions by condition (`{"domain": {"saude": 1.0}}`)."""
+    rejected: str | None = None
+    """A worse answer than the last message's; objectives that learn from preferences read it, others do not."""
+    desirable: bool | None = None
+    """Whether the last message is an answer that somebody liked; None: nobody said. For objectives that read it."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class ReadResult:
         return cls(
             documents=[Document(**item) for item in data["documents"]],
             records=[
-                Record(tuple(Message(**m) for m in item["messages"]), item["text"], item["place"], item["condition"])
+                Record(**{**item, "messages": tuple(Message(**m) for m in item["messages"])})
                 for item in data["records"]
             ],
             bad=[BadRecord(**item) for item in data["bad"]],

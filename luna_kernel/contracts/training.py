@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from luna_kernel.contracts.data import Record
+    from luna_kernel.data.batches import Batch
     from luna_kernel.data.dialogue import DialogueTemplate
     from luna_kernel.data.token_store import Sample
     from luna_kernel.train.engine import TensorBatch
@@ -65,7 +66,7 @@ class LossSum:
     total: Tensor
     """Sum over the valid tokens of their losses, in nats; a scalar with a gradient."""
     num_tokens: int
-    """Valid tokens: how many terms the sum has."""
+    """Valid tokens, or whatever the objective counts (`Objective.num_terms`): how many terms the sum has."""
     losses: dict[str, Tensor] = field(default_factory=dict)
     """Named losses of layers, each a mean per token, with its weight in it (`ctx.add_loss`)."""
     metrics: dict[str, Tensor] = field(default_factory=dict)
@@ -76,10 +77,20 @@ class Objective(ABC):
     """What is learnt. The constructor gets its validated config (or None)."""
 
     first_loss: str = "ln_vocab"
-    """What an untrained model's loss should be, for the pre-flight check: `ln_vocab`, `ln_2`, or empty: unknown."""
+    """What the loss should be before the first step, for the pre-flight check: `ln_vocab` (of an untrained model),
+    `ln_2` (of any), or empty: unknown."""
+    sequences_per_sample: int = 1
+    """How many sequences of up to `max_positions` tokens a sample of it holds, side by side."""
 
     def __init__(self, config: Any = None) -> None:
         self.config = config
+
+    def prepare(self, run: TrainRun) -> None:  # noqa: B027 - optional
+        """Called once before the first step or the first after resuming, with everything of the run in place."""
+
+    def num_terms(self, batch: Batch) -> int:
+        """How many terms the sum of the losses of a whole step's batch has; the loop divides by it."""
+        return batch.num_targets
 
     @abstractmethod
     def sample(self, record: Record, template: DialogueTemplate) -> Sample | None:

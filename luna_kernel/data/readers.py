@@ -99,8 +99,10 @@ class JsonlReader(Reader):
     """One JSON object per line: `messages` (role, content, thinking), a question and its answer, or `text`.
 
     Questions: prompt, instruction (with `input`), question, pergunta. Answers: response, output, completion, answer,
-    resposta. `system` may stand beside them. ShareGPT's `conversations` (from, value) are messages too. `condition`
-    may stand beside any of them; see `luna_kernel.data.conditions`.
+    resposta. `system` may stand beside them. Preferences: a better and a worse answer, `chosen` and `rejected`, beside
+    the question or the `messages` before them; or `label`, true or false, beside one answer. ShareGPT's
+    `conversations` (from, value) are messages too. `condition` may stand beside any of them; see
+    `luna_kernel.data.conditions`.
     """
 
     extensions = (".jsonl", ".ndjson")
@@ -156,13 +158,27 @@ def _constant(name: str) -> Any:
 
 
 def _conditioned(item: Any, place: str) -> Record:
-    record = record_of(item, place)
+    record = _judged(item, place)
     if "condition" not in item:
         return record
     try:
         return replace(record, condition=read_conditions(item["condition"]))
     except UsageError as error:
         raise BadLineError(error.text) from error
+
+
+def _judged(item: Any, place: str) -> Record:
+    """A record with what is said of its answer: `chosen` and `rejected`, or `label`."""
+    if isinstance(item, dict) and "chosen" in item and "rejected" in item:
+        chosen, rejected = _string(item["chosen"], "chosen"), _string(item["rejected"], "rejected")
+        if "messages" in item:
+            messages = (*_messages(item["messages"]), Message("assistant", chosen))
+        else:
+            messages = record_of({**item, "completion": chosen}, place).messages
+        return Record(messages=messages, place=place, rejected=rejected)
+    record = record_of(item, place)
+    label = item.get("label")
+    return replace(record, desirable=label) if record.messages and isinstance(label, bool) else record
 
 
 def record_of(item: Any, place: str) -> Record:

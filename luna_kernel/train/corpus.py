@@ -93,7 +93,10 @@ class Corpus:
 
 def is_held_out(record: Record, fraction: float, seed: int) -> bool:
     """Whether a record belongs to the held-out part: by its content, so that equal records stay together."""
-    content = json.dumps([record.text, [[m.role, m.content] for m in record.messages]], ensure_ascii=False)
+    messages = [[m.role, m.content] for m in record.messages]
+    if record.rejected is not None or record.desirable is not None:  # what is said of one prompt stays together
+        messages = messages[:-1]
+    content = json.dumps([record.text, messages], ensure_ascii=False)
     digest = hashlib.blake2b(f"{seed}\n{content}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < fraction * 2.0**64
 

@@ -45,7 +45,7 @@ def evaluate(
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             for batch in batches.one_pass(limit):
-                tokens += batch.num_targets
+                tokens += objective.num_terms(batch)
                 length += int((byte_lengths[batch.targets] * (batch.weights > 0)).sum())
                 for part in engine.micro_batches(batch, len(batch.tokens)):
                     with engine.autocast():

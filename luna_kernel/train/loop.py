@@ -137,7 +137,7 @@ class TrainRun:
         """One optimiser step; returns its metrics."""
         begin = time.perf_counter()
         batch = self.batches.at(self.position)
-        valid_tokens = max(1, batch.num_targets)
+        valid_tokens = max(1, self.objective.num_terms(batch))
         rate = self.schedule.multiplier(self.step, self.progress)
         main = torch.zeros((), dtype=torch.float64)
         aux = torch.zeros((), dtype=torch.float64)

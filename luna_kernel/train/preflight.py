@@ -67,9 +67,8 @@ def preflight(
     if valid is not None and train.num_samples + valid.num_samples <= MAX_OVERLAP_SAMPLES:
         overlap = len(train.digests() & valid.digests())
     first = first_loss(run)
-    expected = (
-        {"ln_vocab": math.log(train.vocab_size), "ln_2": math.log(2)}.get(run.objective.first_loss) if fresh else None
-    )
+    known = {"ln_2": math.log(2), **({"ln_vocab": math.log(train.vocab_size)} if fresh else {})}
+    expected = known.get(run.objective.first_loss)
     remarks = []
     supervised = train.num_targets / train.num_tokens
     if supervised < 0.01:

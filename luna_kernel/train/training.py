@@ -132,6 +132,7 @@ class _Training:
         tokenizer, model = self._tokenizer_and_model(objective)
         run = self._run(objective, tokenizer, model)
         resumed = self._resume(run, tokenizer)
+        objective.prepare(run)
         if resumed is None and config.preflight:
             found = preflight(
                 run, DialogueTemplate(tokenizer), self.stores.train, self.stores.valid, fresh=config.model is None
@@ -228,8 +229,9 @@ class _Training:
         model.to(self.engine.device)
         model.recompute_every = config.recompute_every
         length = config.sequence_length or min(DEFAULT_SEQUENCE, model.dims.max_positions)
-        if length > model.dims.max_positions:
-            raise UsageError(t("run.too_long", length=length, limit=model.dims.max_positions))
+        limit = model.dims.max_positions * objective.sequences_per_sample
+        if length > limit:
+            raise UsageError(t("run.too_long", length=length, limit=limit))
         schedule: Schedule = self._make("schedule", config.schedule)
         rows = config.batch_size * config.accumulate
         options: dict[str, Any] = {"seed": config.seed, "pad_id": tokenizer.pad_id, "space": self.space}
