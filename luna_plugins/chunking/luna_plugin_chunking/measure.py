@@ -1,0 +1,141 @@
+"""How large a text is: in characters, words or tokens.
+
+Sizes of neighbouring pieces are added, so a text is tokenised once. Tokens of two pieces joined may be more than those
+of the pieces apart. Where the tokenizer splits text by a regular expression that never looks back (GPT-2's, Llama 3's),
+only the word at the joint can differ, and what it adds is counted; with others (`additive` is False) whoever joins
+pieces must measure the result.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from luna_kernel.base import integrity
+from luna_kernel.base.errors import UsageError
+from luna_kernel.base.messages import catalogue
+from luna_kernel.data.sentences import Span
+from luna_kernel.data.tokenizer import SPLIT_PATTERN, TOKENIZER_FILE
+
+from .config import ChunkConfig
+
+t = catalogue(__package__)
+
+_WHITE = "\\t-\\r \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"
+_HEAD = re.compile(f"[{_WHITE}]*[^{_WHITE}]+[{_WHITE}]*")
+
+
+def measure_of(config: ChunkConfig) -> Measure:
+    """What `config` counts in.
+
+    Raises:
+        UsageError: the tokenizer cannot be read.
+    """
+    if config.tokenizer is not None:
+        return Tokens(Path(config.tokenizer))
+    return Words() if config.unit == "words" else Measure()
+
+
+class Measure:
+    """Characters."""
+
+    additive = True
+
+    def sizes(self, texts: Sequence[str]) -> list[int]:
+        """The size of each text."""
+        return [len(text) for text in texts]
+
+    def joints(self, text: str, spans: Sequence[Span]) -> list[int]:
+        """What joining each span to the one before it adds to the sum of their sizes at most."""
+        return [0] * len(spans)
+
+    def reach(self, text: str, start: int, end: int, limit: int) -> int:
+        """A place in `text[start:end]` up to which it is about `limit` large."""
+        return min(end, start + limit)
+
+
+class Words(Measure):
+    """Words between white space; a word that a cut divides counts on both sides."""
+
+    def sizes(self, texts: Sequence[str]) -> list[int]:
+        """The size of each text."""
+        return [len(text.split()) for text in texts]
+
+    def reach(self, text: str, start: int, end: int, limit: int) -> int:
+        """See `Measure`."""
+        found = re.compile(rf"(?:\s*\S+){{1,{limit}}}\s*").match(text, start, end)
+        return found.end() if found else end
+
+
+class Tokens(Measure):
+    """Tokens of a `tokenizer.json`; control tokens count as the plain characters that they are in a document."""
+
+    def __init__(self, path: Path) -> None:
+        import tokenizers
+
+        file = path / TOKENIZER_FILE if path.is_dir() else path
+        if not file.is_file():
+            raise UsageError(t("tokenizer.missing", path=path), hint=t("tokenizer.missing.hint"))
+        description = integrity.read_json(file)
+        try:
+            plain = {**description, "added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+            self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(plain))
+        except Exception as error:  # the library raises bare Exception for what it cannot read
+            raise UsageError(
+                t("tokenizer.broken", path=file, reason=error), hint=t("tokenizer.missing.hint")
+            ) from error
+        self.additive = _is_local(description)
+        self._joints: dict[tuple[str, str], int] = {}
+
+    def sizes(self, texts: Sequence[str]) -> list[int]:
+        """The size of each text."""
+        plain = [text.encode("utf-8", "replace").decode() if not text.isascii() else text for text in texts]
+        return [len(found) for found in self._tokenizer.encode_batch_fast(plain, add_special_tokens=False)]
+
+    def joints(self, text: str, spans: Sequence[Span]) -> list[int]:
+        """See `Measure`."""
+        if not self.additive:
+            return [0] * len(spans)
+        keys = [_joint(text, start, end) for start, end in spans]
+        new = [key for key in dict.fromkeys(keys) if key not in self._joints]
+        sizes = self.sizes([part for tail, head in new for part in (tail + head, tail, head)])
+        for place, key in enumerate(new):
+            both, tail, head = sizes[3 * place : 3 * place + 3]
+            self._joints[key] = max(0, both - tail - head)
+        return [self._joints[key] for key in keys]
+
+    def reach(self, text: str, start: int, end: int, limit: int) -> int:
+        """See `Measure`."""
+        part = text[start : min(end, start + 16 * limit)]  # few tokens are longer; if so, the cut falls earlier
+        found = self._tokenizer.encode(part.encode("utf-8", "replace").decode(), add_special_tokens=False)
+        if len(found) <= limit:
+            return start + len(part)
+        place = found.token_to_chars(limit)
+        return start + (place[0] if place else limit)
+
+
+def _is_local(description: dict[str, Any]) -> bool:
+    """Whether it is a byte-level BPE that splits by one of the known expressions and changes no character."""
+    splits = description.get("pre_tokenizer") or {}
+    steps = splits.get("pretokenizers", [splits])
+    if description.get("normalizer") is not None or description["model"].get("type") != "BPE":
+        return False
+    if any(step.get("add_prefix_space") for step in steps):
+        return False
+    patterns = [step["pattern"].get("Regex") for step in steps if step.get("type") == "Split"]
+    byte_level = [step for step in steps if step.get("type") == "ByteLevel"]
+    if len(byte_level) != 1 or len(patterns) + 1 != len(steps):
+        return False
+    return patterns == ([] if byte_level[0].get("use_regex", True) else [SPLIT_PATTERN])
+
+
+def _joint(text: str, start: int, end: int) -> tuple[str, str]:
+    """What stands before `start` back to the last letter, and the word after it."""
+    place = start
+    while place > 0 and not text[place - 1].isalnum():
+        place -= 1
+    found = _HEAD.match(text, start, end)
+    return text[place:start], found.group() if found else text[start:end]
