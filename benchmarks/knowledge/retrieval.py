@@ -98,10 +98,11 @@ def luna_retrievers(collection: Collection) -> dict[str, Callable[[], Ranking]]:
 
         return make
 
-    def hybrid(names: list[str], *, rerank: bool) -> Callable[[], Ranking]:
+    def hybrid(names: list[str], *, rerank: bool, spelling: bool = False) -> Callable[[], Ranking]:
         def make() -> Ranking:
             from luna_plugin_rag.fusion import fuse
             from luna_plugin_rag.relevance import AlignmentReranker
+            from luna_plugin_rag.spelling import corrected
 
             from luna_kernel.contracts.retrievers import Candidate
 
@@ -109,6 +110,8 @@ def luna_retrievers(collection: Collection) -> dict[str, Callable[[], Ranking]]:
             reranker = AlignmentReranker()
 
             def search(query: str) -> list[int]:
+                if spelling:
+                    query = corrected(query, retrievers["bm25"].frequencies)
                 hits = {name: retriever.search(query, 50) for name, retriever in retrievers.items()}
                 fused = fuse(hits)
                 if not rerank:
@@ -129,6 +132,7 @@ def luna_retrievers(collection: Collection) -> dict[str, Callable[[], Ranking]]:
     pair = [name for name in ("bm25", "tfidf") if name in installed]
     found["hybrid (bm25+tfidf, RRF)"] = hybrid(pair, rerank=False)
     found["hybrid (bm25+tfidf, reranked)"] = hybrid(pair, rerank=True)
+    found["the same, spelling mended"] = hybrid(pair, rerank=True, spelling=True)
     if "faiss" in installed:
         found["hybrid (all, RRF)"] = hybrid([*pair, "faiss"], rerank=False)
         found["hybrid (all, reranked)"] = hybrid([*pair, "faiss"], rerank=True)

@@ -84,6 +84,10 @@ class Retriever(ABC):
         retrievers without terms. Terms are those of `luna_kernel.data.portuguese.terms`."""
         return {}
 
+    def frequencies(self, terms: Sequence[str]) -> list[int]:
+        """In how many chunks each of `terms` is; empty for retrievers without terms (see `term_weights`)."""
+        return []
+
 
 class Encoder(ABC):
     """Turns texts into vectors. The constructor gets its validated config (or None)."""

@@ -98,6 +98,13 @@ class BM25Retriever(Retriever):
             weights[term] = self._idf(0 if number is None else len(self._postings.find(number)[0]))
         return weights
 
+    def frequencies(self, terms: Sequence[str]) -> list[int]:
+        """In how many chunks each term is; empty where terms are not stems (`stemming` is off)."""
+        if not self.config.stemming:
+            return []
+        numbers = [self._vocabulary.numbers.get(term) for term in terms]
+        return [0 if number is None else len(self._postings.find(number)[0]) for number in numbers]
+
     def save(self, folder: Path) -> None:
         """Write the index into `folder`."""
         save_postings(folder, self._postings, self._vocabulary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from luna_kernel.contracts.chat import Passage
@@ -13,6 +14,7 @@ from luna_kernel.data.sentences import trimmed
 from .config import KnowledgeConfig
 from .fusion import Fused, fuse
 from .indexes import Indexes
+from .spelling import corrected
 from .store import Store, StoredChunk
 
 SHOWN = 4
@@ -45,6 +47,8 @@ class Searcher:
     def search(self, query: str, k: int, *, threshold: float) -> Found:
         """See `KnowledgeBase.search`."""
         indexes = self._indexes.current()
+        if self._config.spelling:
+            query = corrected(query, self._frequencies)
         hits = {index.name: index.retriever.search(query, self._config.candidates) for index in indexes}
         fused = fuse(hits, self._config.fusion_weights)
         ranked = self._rank(query, fused[: self._config.candidates])
@@ -69,6 +73,13 @@ class Searcher:
         best_first = [candidates[place] for place in order]
         relevance = self._reranker.relevance(query, best_first, [scores[place] for place in order])
         return [(chunks[fused[place].chunk_id], value) for place, value in zip(order, relevance, strict=True)]
+
+    def _frequencies(self, terms: Sequence[str]) -> list[int]:
+        for index in self._indexes.current():
+            found = index.retriever.frequencies(terms)
+            if found:
+                return found
+        return []
 
     def _weights(self, query: str) -> dict[str, float]:
         for index in self._indexes.current():
