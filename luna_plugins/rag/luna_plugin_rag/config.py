@@ -51,7 +51,7 @@ class KnowledgeConfig(BaseModel):
     fusion_weights: dict[str, float] = Field(default_factory=dict)
     """Weight of a retriever in the fusion, by its name; 1 where none is given."""
     spelling: bool = True
-    """Whether a word of the question that no passage holds is replaced by one that some passage holds, one slip away."""
+    """Whether a word that no passage holds is replaced by one that some passage holds and that is one slip away."""
     threshold: float = Field(default=0.3, ge=0, le=1)
     """Least probability that one of the best passages answers the question; below it nothing was found."""
 
