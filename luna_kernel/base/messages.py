@@ -17,9 +17,9 @@ from __future__ import annotations
 import functools
 import json
 import os
+import pkgutil
 import string
 from collections.abc import Callable
-from importlib import resources
 from typing import Any
 
 LANGUAGES = ("pt_BR", "en")
@@ -39,8 +39,9 @@ def language() -> str:
 @functools.cache
 def load_texts(package: str, lang: str) -> dict[str, str]:
     """The texts of one package in one language, key to template."""
-    folder = resources.files(package) / "messages"
-    texts: dict[str, str] = json.loads((folder / f"{lang}.json").read_text(encoding="utf-8"))
+    data = pkgutil.get_data(package, f"messages/{lang}.json")  # importlib.resources would cost every start 5 ms
+    assert data is not None
+    texts: dict[str, str] = json.loads(data)
     return texts
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 import json
+import pkgutil
 from dataclasses import dataclass
-from importlib import resources
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class KnownPlugin:
 @functools.lru_cache(maxsize=1)
 def known_plugins() -> dict[str, KnownPlugin]:
     """The catalogue by plugin name."""
-    data = json.loads((resources.files(__package__) / "known_plugins.json").read_text(encoding="utf-8"))
+    found = pkgutil.get_data(__package__, "known_plugins.json")
+    assert found is not None
+    data = json.loads(found)
     return {
         name: KnownPlugin(name, item["distribution"], item["help"], tuple(item["components"]))
         for name, item in data.items()
