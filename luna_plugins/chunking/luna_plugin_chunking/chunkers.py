@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -36,13 +37,6 @@ class _SizedChunker(Chunker):
     def _default() -> ChunkConfig:
         return ChunkConfig()
 
-    def chunk(self, document: Document) -> list[Chunk]:
-        """Chunks in order, `size` in their metadata; none for a text without content."""
-        text = document.text
-        if not text.strip():
-            return []
-        return self._chunks(text, self._group(text, self._units(text, 0, len(text))))
-
     def _units(self, text: str, start: int, end: int) -> list[Unit]:
         if self.config.preserve_sentences:
             spans = [(start + a, start + b) for a, b in sentences(text[start:end])]
@@ -56,9 +50,6 @@ class _SizedChunker(Chunker):
             start, end = group[0].start, group[-1].end
             found.append(Chunk(text[start:end], start, end, heading, {"size": size_of(group), **metadata}))
         return found
-
-    def _group(self, text: str, units: Sequence[Unit]) -> Iterable[Group]:
-        raise NotImplementedError
 
     def _fill(self, text: str, units: Sequence[Unit], limit: int) -> Iterator[Group]:
         """Units put together up to `limit`; a chunk ends with a paragraph once it has `min_size`."""
@@ -91,14 +82,29 @@ class _SizedChunker(Chunker):
         return len(group)
 
 
-class SentenceChunker(_SizedChunker):
+class _GroupingChunker(_SizedChunker):
+    """A strategy that puts the units of a whole text into groups, whatever its sections."""
+
+    def chunk(self, document: Document) -> list[Chunk]:
+        """Chunks in order, `size` in their metadata; none for a text without content."""
+        text = document.text
+        if not text.strip():
+            return []
+        return self._chunks(text, self._group(text, self._units(text, 0, len(text))))
+
+    @abstractmethod
+    def _group(self, text: str, units: Sequence[Unit]) -> Iterable[Group]:
+        """The units, in order, group by group."""
+
+
+class SentenceChunker(_GroupingChunker):
     """Whole sentences up to the limit, and whole paragraphs where they allow it."""
 
     def _group(self, text: str, units: Sequence[Unit]) -> Iterable[Group]:
         return self._fill(text, units, self.config.max_size)
 
 
-class FixedChunker(_SizedChunker):
+class FixedChunker(_GroupingChunker):
     """Filled to the limit: cut in the middle of a sentence and, only if it must, of a word."""
 
     def _units(self, text: str, start: int, end: int) -> list[Unit]:
@@ -130,7 +136,7 @@ class FixedChunker(_SizedChunker):
             yield group
 
 
-class AdaptiveChunker(_SizedChunker):
+class AdaptiveChunker(_GroupingChunker):
     """A chunk's size follows its content: the more new words it brings, the smaller it is."""
 
     def _group(self, text: str, units: Sequence[Unit]) -> Iterator[Group]:
@@ -151,7 +157,7 @@ class AdaptiveChunker(_SizedChunker):
             yield group
 
 
-class SemanticChunker(_SizedChunker):
+class SemanticChunker(_GroupingChunker):
     """Cut where the words before and after have least in common, between both limits."""
 
     config: SemanticConfig
@@ -169,7 +175,7 @@ class SemanticChunker(_SizedChunker):
             before = cut
 
 
-class OverlappingChunker(_SizedChunker):
+class OverlappingChunker(_GroupingChunker):
     """As `sentence`, and each chunk begins with the last sentences of the one before."""
 
     config: OverlappingConfig
