@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,7 +229,23 @@ def _cut(
     measure_of(config)  # a tokenizer that cannot be read is told here, not in another process
     large = sum(len(document.text) for document in documents) > 2_000_000
     jobs = fields["jobs"] or (cores() if large else 1)
-    return list(zip(documents, cut(documents, component, config, jobs=jobs, cache=fields["cache"]), strict=True))
+    with _progress(len(documents)) as advance:
+        chunks = cut(documents, component, config, jobs=jobs, cache=fields["cache"], progress=advance)
+    return list(zip(documents, chunks, strict=True))
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[], object]]:
+    """A bar on stderr, called after each document; nothing where nobody watches."""
+    if not sys.stderr.isatty() or total < 2:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)
 
 
 def _report(

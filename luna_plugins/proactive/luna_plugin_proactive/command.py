@@ -31,6 +31,7 @@ class ProactiveCommand(Command):
             raise UsageError(t("step.missing", steps=", ".join(session.step_names)), hint=t("step.missing.hint"))
         if argument:
             step.on = parse_switch(argument, NAME)
+            step.forgiven = len(session.turns) if step.on else step.forgiven
         return t("state.on", limit=step.config.limit) if step.on else t("state.off")
 
     def complete(self, prefix: str, session: Session) -> list[str]:

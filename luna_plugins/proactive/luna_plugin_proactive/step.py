@@ -29,6 +29,8 @@ class ProactiveStep(Step):
     def __init__(self, config: ProactiveConfig | None = None) -> None:
         super().__init__(config or ProactiveConfig())
         self.on = self.config.enabled
+        self.forgiven = 0
+        """Turns whose refusals no longer count: somebody has switched the suggestions on since."""
 
     def run(self, turn: Turn, session: Session) -> Iterator[Event]:
         """Yield the suggestion as a notice, and leave it in `turn.notes["proactive"]`."""
@@ -48,7 +50,7 @@ class ProactiveStep(Step):
         """Whether limit, pause and silence allow a suggestion, given the notes of the turns so far."""
         config = self.config
         made = [place for place, note in enumerate(notes) if "text" in note]
-        refused = [place for place, note in enumerate(notes) if note.get("refused")]
+        refused = [place for place, note in enumerate(notes) if note.get("refused") and place >= self.forgiven]
         if len(made) >= config.limit or (made and len(notes) - made[-1] <= config.pause):
             return False
         return not refused or (config.silence is not None and len(notes) - refused[-1] > config.silence)

@@ -54,6 +54,13 @@ def test_silence_can_end(open_session: Open) -> None:
     assert [bool(text) for text in said] == [True, False, False, False, True]
 
 
+def test_switching_it_on_again_ends_the_silence(open_session: Open) -> None:
+    session = open_session(pause=0)
+    assert [bool(text) for text in notices(session, WAVERS, "Não, obrigado.", STUCK)] == [True, False, False]
+    session.command("/proactive on")
+    assert notices(session, STUCK)[0]
+
+
 def test_a_no_that_answers_no_suggestion_silences_nothing(open_session: Open) -> None:
     assert [bool(text) for text in notices(open_session(), "Não, obrigado.", WAVERS)] == [False, True]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -38,7 +39,7 @@ class JsonReader(Reader):
             value = json.loads(_text(data, source))
         except (ValueError, RecursionError) as error:
             raise UsageError(t("damaged", source=source, reason=str(error)), hint=t("damaged.hint")) from None
-        return _result(value, source)
+        return _result(value, source, search=self.search)
 
 
 class YamlReader(Reader):
@@ -57,7 +58,7 @@ class YamlReader(Reader):
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             reason = one_line(str(error))
             raise UsageError(t("damaged", source=source, reason=reason), hint=t("damaged.hint")) from None
-        return _result(values[0] if len(values) == 1 else values, source)
+        return _result(values[0] if len(values) == 1 else values, source, search=self.search)
 
 
 def _text(data: bytes, source: str) -> str:
@@ -66,12 +67,12 @@ def _text(data: bytes, source: str) -> str:
     return decode(data)[0]
 
 
-def _result(value: Any, source: str) -> ReadResult:
+def _result(value: Any, source: str, *, search: bool) -> ReadResult:
     if isinstance(value, list) and value:
-        try:
-            return ReadResult(records=[record_of(item, f"{source}:{n}") for n, item in enumerate(value, 1)])
-        except BadLineError:
-            pass  # no list of dialogues
+        with contextlib.suppress(BadLineError):  # no list of dialogues
+            records = [record_of(item, f"{source}:{n}") for n, item in enumerate(value, 1)]
+            if not search or all(record.messages for record in records):  # what stands beside a text is searched too
+                return ReadResult(records=records)
     result = ReadResult()
     whole = isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
     for number, item in enumerate(value if whole else [value], 1):

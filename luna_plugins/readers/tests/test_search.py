@@ -58,6 +58,15 @@ def test_a_file_in_an_archive_is_named(knowledge: Any) -> None:
     assert passage.page == 0
 
 
+def test_what_stands_beside_a_text_in_json_is_found_too(knowledge: Any, tmp_path: Path) -> None:
+    (tmp_path / "docs" / "atas.json").write_text(
+        '[{"titulo": "Ata de maio", "relatora": "Zulmira", "texto": "A praça será pintada."}]', encoding="utf-8"
+    )
+    knowledge.sync([tmp_path / "docs"])
+    passage = knowledge.search("Quem é a relatora da ata de maio?", threshold=0.0).passages[0]
+    assert "relatora: Zulmira" in passage.text
+
+
 def test_rows_of_any_table_are_found(knowledge: Any) -> None:
     passage = knowledge.search("Qual é o preço do chá mate?", threshold=0.0).passages[0]
     assert (passage.text, passage.line) == ("Produto: Chá mate\nPreço: 7,20", 3)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -123,7 +123,7 @@ class Server:
         try:
             await asyncio.wait([gone, collecting], return_when=asyncio.FIRST_COMPLETED)
             if not collecting.done():
-                raise ClientDisconnect
+                return Response(status_code=499)  # nobody is there to read it
             texts = collecting.result()
         finally:
             gone.cancel()
@@ -235,7 +235,7 @@ class Server:
                 "model": self.service.name,
                 "version": __version__,
                 "personas": personas,
-                "persona": session.options.persona,
+                "persona": self.service.persona,
                 "documents": [path.name for path in session.options.docs],
                 "language": language(),
                 "plugins": session.plugins.names,

@@ -45,7 +45,6 @@ def serve(ctx: click.Context, /, **given: Any) -> int:
     if not local and key is None:
         raise UsageError(t("host_without_key", host=host), hint=t("host_without_key.hint"))
     from luna_kernel.chat.generators import LunaGenerator
-    from luna_kernel.cli.chat_options import ChatRequest
     from luna_kernel.cli.opening import open_session
 
     from .guard import Limits
@@ -54,7 +53,7 @@ def serve(ctx: click.Context, /, **given: Any) -> int:
     if not local:
         names |= {"*"} if host in ("0.0.0.0", "::") and not given["allow_host"] else {host.lower()}  # noqa: S104
     limits = Limits(frozenset(names), key, frozenset(given["cors"]), given["max_body"])
-    session = open_session(app, _request(ctx, given, ChatRequest))
+    session = open_session(app, _request(ctx, given))
     try:
         if not isinstance(session.generator, LunaGenerator):
             raise UsageError(t("luna_models_only"))
@@ -63,8 +62,9 @@ def serve(ctx: click.Context, /, **given: Any) -> int:
         session.close()
 
 
-def _request(ctx: click.Context, given: dict[str, Any], kind: Any) -> Any:
+def _request(ctx: click.Context, given: dict[str, Any]) -> Any:
     from luna_kernel.base.settings import Settings
+    from luna_kernel.cli.chat_options import ChatRequest
 
     typed = {name: given[name] for name in ("model", "persona") if given[name] is not None}
     if ctx.get_parameter_source("device") is click.core.ParameterSource.COMMANDLINE:
@@ -72,7 +72,7 @@ def _request(ctx: click.Context, given: dict[str, Any], kind: Any) -> Any:
     settings = Settings(**typed)
     settings.apply()
     docs = tuple(given["docs"]) or ((settings.docs,) if settings.docs is not None else ())
-    return kind(settings, docs=docs, save=False)
+    return ChatRequest(settings, docs=docs, save=False)
 
 
 def _serve(app: App, session: Any, limits: Any, given: dict[str, Any]) -> int:

@@ -186,9 +186,11 @@ class Engine:
         def given_up(job: Job) -> str | None:
             return "cancelled" if job.cancelled else "timeout" if now > job.deadline else None
 
-        for job in [job for job in self._queue if given_up(job)]:
-            with self._wake:
+        with self._wake:  # others add to it meanwhile
+            dropped = [job for job in self._queue if given_up(job)]
+            for job in dropped:
                 self._queue.remove(job)
+        for job in dropped:
             job.ended_at = now
             job.tell("", given_up(job))
         if self._reading and (reason := given_up(self._reading[0].job)):

@@ -96,8 +96,9 @@ class Guard:
         if not length.isdigit() or int(length) > self.limits.max_body:
             return self._too_large()
         if self.limits.key is not None and method != "OPTIONS" and path not in OPEN:
+            key = self.limits.key.encode()
             scheme, _, given = headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.limits.key.encode()):
+            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), key):
                 return 401, _body(error_body(t("wrong_key"), "authentication_error", code="invalid_api_key"))
         return None
 

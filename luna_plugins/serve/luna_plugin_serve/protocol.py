@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import secrets
 import time
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from luna_kernel.contracts.chat import Sampling
 
 
 class _Strict(BaseModel):
@@ -30,7 +33,7 @@ class ChatMessage(_Strict):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
-    name: str | None = None
+    name: None = None
     refusal: None = None
 
     @property
@@ -52,7 +55,7 @@ class StreamOptions(_Strict):
     """What a stream tells beside the text."""
 
     include_usage: bool = False
-    include_obfuscation: bool = False
+    include_obfuscation: Literal[False] = False
 
 
 class _Generating(_Strict):
@@ -90,9 +93,18 @@ class _Generating(_Strict):
         return value
 
     @property
-    def stops(self) -> tuple[str, ...]:
-        """The stop strings."""
-        return (self.stop,) if isinstance(self.stop, str) and self.stop else tuple(self.stop or ())
+    def limit(self) -> int | None:
+        """Tokens of an answer at most."""
+        return self.max_tokens
+
+    def sampling(self, own: Sampling) -> Sampling:
+        """How tokens are drawn: `own`, with what the request says."""
+        names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
+        changes = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.limit is not None:
+            changes["max_tokens"] = self.limit
+        stops = (self.stop,) if isinstance(self.stop, str) and self.stop else tuple(self.stop or ())
+        return replace(own, **changes, stop=stops)
 
 
 class ResponseFormat(_Strict):

@@ -99,7 +99,8 @@ class Service:
         self.engine = engine
         self.timeout = timeout
         self.name = session.options.model
-        self._persona = session.options.persona
+        self.persona = session.options.persona
+        """Who speaks where a request does not say."""
         self._lock = threading.Lock()
         self._turns: OrderedDict[str, Turn] = OrderedDict()
 
@@ -111,35 +112,39 @@ class Service:
         Raises:
             LunaError: the messages cannot be answered, or too many requests wait.
         """
-        turn, generator = await asyncio.to_thread(self._prepare, request)
+        turn, generator, prompt = await asyncio.to_thread(self._prepare, request)
         name = new_id("chatcmpl")
         self._remember(name, turn)
         if generator is not self.generator:
-            return Answering(name, _quoted(generator, turn, request.n), 0, turn)
+            return Answering(name, _kept(_quoted(generator, turn, request.n), turn), 0, turn)
+        return self._begin(name, [prompt], turn, request)
+
+    def _prepare(self, request: ChatRequest) -> tuple[Turn, Generator | None, list[int]]:
+        """The turn, who answers it (None: nobody knows), and the ids of the prompt if that is the model."""
+        turn = self._turn(request)
+        generator = self._run_steps(turn, request)
+        if generator is not self.generator:
+            return turn, generator, []
         messages, left_out = self.generator.fit(turn)
         if left_out:
             turn.notes["prompt"] = {"messages_left_out": left_out}
-        prompt, _ = self.generator.template.render(messages, answer=True, thoughts=False)
-        limit = request.limit or turn.sampling.max_tokens
-        condition = {key: self.generator.condition_vector(key, value) for key, value in turn.conditions.items()}
-        return self._begin(name, [prompt], turn, limit, condition)
+        return turn, generator, self.generator.template.render(messages, answer=True, thoughts=False)[0]
 
-    def _prepare(self, request: ChatRequest) -> tuple[Turn, Generator | None]:
-        """The turn after the steps before `generate`, and who answers it (None: nobody knows)."""
-        turn = self._turn(request)
+    def _run_steps(self, turn: Turn, request: ChatRequest) -> Generator | None:
+        """Let the steps before `generate` prepare the turn; who answers it."""
         with self._lock:
             session = self.session
-            session.options.persona = request.luna.persona or self._persona
+            session.options.persona = request.luna.persona or self.persona
             session.options.rag = request.luna.rag
             session.turns = _past(turn.history)
             for name in session.step_names:
                 step = session.step(name)
                 if name == "generate" and step is not None:
-                    return turn, step.choose(turn, session)  # type: ignore[attr-defined]  # the kernel's own step
+                    return step.choose(turn, session)  # type: ignore[attr-defined]  # the kernel's own step
                 if name != "history" and step is not None:
                     for _ in step.run(turn, session):
                         pass  # remarks are for a terminal
-        return turn, self.generator
+        return self.generator
 
     def _turn(self, request: ChatRequest) -> Turn:
         for message in request.messages:
@@ -154,40 +159,26 @@ class Service:
                 turn.system.append(message.text)
             elif message.text:
                 turn.history.append(Message("user" if message.role == "user" else "assistant", message.text))
-        changes = {
-            name: getattr(request, name)
-            for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
-            if getattr(request, name) is not None
-        }
-        turn.sampling = replace(self.session.options.sampling, **changes, stop=request.stops)
-        if request.limit is not None:
-            turn.sampling = replace(turn.sampling, max_tokens=request.limit)
-        turn.notes.update(n=request.n, ignore_eos=request.ignore_eos)
+        turn.sampling = request.sampling(self.session.options.sampling)
         return turn
 
     # --- plain completions -----------------------------------------------------------------------------------------
 
     async def complete(self, request: CompletionRequest) -> Answering:
         """Begin to go on with texts."""
-        sampling = self.session.options.sampling
-        changes = {
-            name: getattr(request, name)
-            for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
-            if getattr(request, name) is not None
-        }
-        turn = Turn("", sampling=replace(sampling, **changes, stop=request.stops))
-        turn.notes.update(n=request.n, ignore_eos=request.ignore_eos)
+        turn = Turn("", sampling=request.sampling(replace(self.session.options.sampling, max_tokens=16)))
         prompts = [self.generator.tokenizer.encode(text) for text in request.prompts]
-        return self._begin(new_id("cmpl"), prompts, turn, request.max_tokens or 16, {})
+        return self._begin(new_id("cmpl"), prompts, turn, request)
 
     def _begin(
-        self, name: str, prompts: Sequence[list[int]], turn: Turn, limit: int, condition: dict[str, list[float]]
+        self, name: str, prompts: Sequence[list[int]], turn: Turn, request: ChatRequest | CompletionRequest
     ) -> Answering:
         """Queue `n` answers for each prompt."""
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[Piece] = asyncio.Queue()
-        count = int(turn.notes.pop("n", 1))
-        ends = frozenset() if turn.notes.pop("ignore_eos", False) else self.generator.template.end_ids
+        count, limit = request.n, turn.sampling.max_tokens
+        ends: frozenset[int] = frozenset() if request.ignore_eos else self.generator.template.end_ids
+        condition = {key: self.generator.condition_vector(key, value) for key, value in turn.conditions.items()}
         sampling = Sampling(**{key: getattr(turn.sampling, key) for key in Sampling.model_fields})
 
         def teller(index: int) -> Any:
@@ -206,7 +197,7 @@ class Service:
             for copy in range(count)
         ]  # fmt: skip
         self.engine.submit(*jobs)
-        return Answering(name, _pieces(queue, jobs), sum(map(len, prompts)), turn, jobs)
+        return Answering(name, _kept(_pieces(queue, jobs), turn), sum(map(len, prompts)), turn, jobs)
 
     # --- feedback, embeddings --------------------------------------------------------------------------------------
 
@@ -257,6 +248,15 @@ def _past(history: Sequence[Message]) -> list[Turn]:
         elif turns:
             turns[-1].answer = message.content
     return turns
+
+
+async def _kept(pieces: AsyncIterator[Piece], turn: Turn) -> AsyncIterator[Piece]:
+    """The pieces; the turn keeps the first answer, for whoever judges it later."""
+    async for piece in pieces:
+        if piece.index == 0:
+            turn.answer += piece.text
+            turn.stop_reason = piece.reason or turn.stop_reason
+        yield piece
 
 
 async def _pieces(queue: asyncio.Queue[Piece], jobs: Sequence[Job]) -> AsyncIterator[Piece]:

@@ -121,6 +121,26 @@ def test_cancel_and_timeout_spoil_nobody(decoder: Decoder, engine: Engine) -> No
     assert (engine.running, engine.waiting) == (0, 0)
 
 
+def test_requests_that_come_and_are_cancelled_from_other_threads(decoder: Decoder) -> None:
+    engine = Engine(decoder, Letters(), max_batch=2, max_queue=10_000)
+
+    def flood() -> None:
+        for _ in range(200):
+            job = Heard([1], GREEDY, 2)
+            engine.submit(job)
+            job.cancel()
+
+    stays = Heard([5, 6], GREEDY, 60)
+    engine.submit(stays)
+    threads = [threading.Thread(target=flood) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert stays.wait().text == alone(decoder, stays)
+    engine.close()
+
+
 def test_a_full_queue_refuses(engine: Engine) -> None:
     engine.submit(*(Heard([1], GREEDY, 60) for _ in range(7)))
     with pytest.raises(QueueFullError):

@@ -137,7 +137,24 @@ def test_openapi_names_every_field(served: Served) -> None:
         assert str(answer.status_code) in operation["responses"], path
 
 
-def test_feedback_on_an_answer_reaches_the_plugins(served: Served) -> None:
+def test_feedback_tells_plugins_the_answer_that_was_judged(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "listener.py").write_text(
+        "from pathlib import Path\nfrom luna_kernel import hookimpl\nLUNA_API = 1\n\n@hookimpl\n"
+        "def luna_chat_feedback(session, turn, feedback):\n"
+        "    Path(__file__).with_suffix('.txt').write_text(f'{feedback[\"rating\"]}|{turn.query}|{turn.answer}')\n",
+        encoding="utf-8",
+    )
+    server = Served(home, plugins=f"serve,{tmp_path / 'listener.py'}")
+    try:
+        answer = server.post(CHAT, json={**BODY, "max_tokens": 9}).json()
+        assert server.post("/luna/feedback", json={"id": answer["id"], "rating": "bad"}).status_code == 200
+    finally:
+        server.stop()
+    told = (tmp_path / "listener.txt").read_text(encoding="utf-8")
+    assert told == f"bad|Oi|{answer['choices'][0]['message']['content']}"
+
+
+def test_feedback_on_an_answer(served: Served) -> None:
     answer = served.post(CHAT, json={**BODY, "max_tokens": 2}).json()
     assert served.post("/luna/feedback", json={"id": answer["id"], "rating": "good"}).status_code == 200
     assert served.post("/luna/feedback", json={"id": "chatcmpl-x", "rating": "good"}).status_code == 404
