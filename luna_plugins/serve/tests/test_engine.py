@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -121,14 +122,15 @@ def test_cancel_and_timeout_spoil_nobody(decoder: Decoder, engine: Engine) -> No
     assert (engine.running, engine.waiting) == (0, 0)
 
 
-def test_requests_that_come_and_are_cancelled_from_other_threads(decoder: Decoder) -> None:
-    engine = Engine(decoder, Letters(), max_batch=2, max_queue=10_000)
+def test_requests_that_come_from_other_threads(decoder: Decoder) -> None:
+    """The engine walks over a long queue while others add to it; threads take turns every microsecond."""
+    engine = Engine(decoder, Letters(), max_batch=2, max_queue=100_000)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
 
     def flood() -> None:
-        for _ in range(200):
-            job = Heard([1], GREEDY, 2)
-            engine.submit(job)
-            job.cancel()
+        for _ in range(1000):
+            engine.submit(Heard([1], GREEDY, 1, deadline=time.monotonic() + 0.5))
 
     stays = Heard([5, 6], GREEDY, 60)
     engine.submit(stays)
@@ -137,6 +139,7 @@ def test_requests_that_come_and_are_cancelled_from_other_threads(decoder: Decode
         thread.start()
     for thread in threads:
         thread.join()
+    sys.setswitchinterval(before)
     assert stays.wait().text == alone(decoder, stays)
     engine.close()
 
