@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -93,6 +92,8 @@ def _reasons(plugins: Plugins) -> list[str]:
 
 
 def _version(distribution: str) -> str | None:
+    import importlib.metadata  # 40 ms
+
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

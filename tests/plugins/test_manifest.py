@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from luna_kernel.base.errors import IntegrityError, LunaError, MissingPluginsError, PluginError, UsageError
 from luna_kernel.plugins import ComponentRecord, Manifest, Selection, load_plugins
+from luna_kernel.plugins.discovery import discover
 from luna_kernel.plugins.manifest import describe_places, percent
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -68,12 +69,8 @@ def complain(plugins: Any, manifest: Manifest = MANIFEST) -> str:
 @pytest.fixture
 def only_here(here: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """No plugins but those that the test installs, whatever the environment has."""
-    import importlib.metadata as metadata
-
-    real = metadata.distributions
-    monkeypatch.setattr(
-        "luna_kernel.plugins.discovery.importlib.metadata.distributions", lambda: real(path=[str(here.folder)])
-    )
+    for module in ("loading", "discovery"):
+        monkeypatch.setattr(f"luna_kernel.plugins.{module}.discover", lambda: discover([str(here.folder)]))
     return here
 
 
