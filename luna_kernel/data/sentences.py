@@ -5,8 +5,8 @@ that can begin a sentence. What speaks against it: an abbreviation (`Dra.`, `n.�
 number of an item, a small letter after it. A blank line is always one; a single line end is one before an item of a
 list, and after a line so short that it was not broken for want of room.
 
-One regular expression finds the candidates and settles most of them by itself: no abbreviation ends in six small
-letters. Only the rest is looked at in Python.
+One regular expression finds the candidates and settles most of them by itself: few abbreviations end in four small
+letters, and those it knows. Only the rest is looked at in Python.
 """
 
 from __future__ import annotations
@@ -47,14 +47,19 @@ _LETTERED = word_set(
     "grupo série classe vitamina hepatite tipo plano letra turma categoria zona bloco chave nota ponto"
 )
 
+_MONTHS_AND_TIMES = word_set("jan fev mar abr mai maio jun jul ago set out nov dez h hs min seg")
+
 _UPPER = "A-ZÀ-ÖØ-Þ"
+_LOWER = "a-zß-öø-ÿ"
+_LONG = "|".join(sorted({word[-4:] for word in _LEADING | _BEFORE_NUMBER | _TRAILING if len(word) > 3}))
 _CANDIDATE = re.compile(
     rf"""
     [.!?…\n]                       # one set in front: the engine skips to its members
     (?:
-        (?<=[a-zß-öø-ÿ]{{6}}[.!?])["”»)]?\s(?=[{_UPPER}]) ()            # surely an end
+        (?: (?<=[{_LOWER}]{{4}}\.) (?<!(?:{_LONG})\.) | (?<=\w[!?]) )
+        ["”»)]?\s+ (?=[—–"“«(]?\s?[{_UPPER}]) ()                        # surely an end
       | (?<!\n)[.!?…]*["'”’»›)\]*_]*(\s+)                               # an end perhaps
-      | (?<=\n)(?: [ \t\r\f\v]*\n\s* () | (?=[ \t]*[^a-zß-öø-ÿ\s(,;]) )  # a blank line; a line end perhaps
+      | (?<=\n)(?: [ \t\r\f\v]*\n\s* () | (?=[ \t]*[^{_LOWER}\s(,;]) )  # a blank line; a line end perhaps
     )
     """,
     re.VERBOSE,
@@ -67,6 +72,9 @@ _NUMBER = re.compile(r"(?:\d{1,2}(?:\.\d{1,2})*|[a-zA-Z]|[IVX]{1,5})")
 _ROMAN = re.compile(r"[IVXLCDM]+\b")
 _WORD = re.compile(r"\w+")
 _OPENERS = "\"'“‘«‹([*_#-–—•¿¡"
+_WORD_REACH = 24
+"""Characters before a mark in which its word is looked for."""
+_LOOK_BACK = (300, 1200)
 _FULL_LINE = 50
 """Characters: a text whose lines are all shorter is not broken by width, and its line ends say nothing."""
 _SHORT = 0.6
@@ -75,28 +83,57 @@ _SHORT = 0.6
 
 def sentences(text: str) -> Iterator[Span]:
     """Spans (start, end) of the sentences of `text`, white space after each included: together they are the text."""
-    start, limit = 0, -1.0
-    for match in _CANDIDATE.finditer(text):
+    start = 0
+    for end in _inner_ends(text, 0, len(text), [-1.0]):
+        yield start, end
+        start = end
+    if start < len(text):
+        yield start, len(text)
+
+
+class Boundaries:
+    """The ends of sentences near places of a long text, without finding all the others."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._short = [-1.0]
+
+    def last(self, low: int, high: int) -> int:
+        """The last end of a sentence in `(low, high]`, where a sentence begins at `low`; `low` if there is none."""
+        if high >= len(self._text):
+            return len(self._text)
+        for back in (*_LOOK_BACK, high - low):
+            begin = max(low, high - back)
+            found = low
+            for end in _inner_ends(self._text, begin, high + 1, self._short):
+                if end <= high and (begin == low or end > begin + _WORD_REACH):
+                    found = end
+            if found > low or begin == low:
+                return found
+        return low
+
+
+def _inner_ends(text: str, start: int, stop: int, short: list[float]) -> Iterator[int]:
+    """Ends of the sentences of `text[start:stop]` but the last; `short[0]` keeps what `_short_line` gave."""
+    for match in _CANDIDATE.finditer(text, start, stop):
         kind = match.lastindex
         end = match.end()
         if kind == _SURE:
-            yield start, end
+            yield end
             start = end
             continue
-        if end >= len(text):
+        if end >= stop:
             break
         if kind is None:
-            if limit < 0:
-                limit = _short_line(text)
-            if not _line_ends(text, match.start(), end, limit):
+            if short[0] < 0:
+                short[0] = _short_line(text)
+            if not _line_ends(text, match.start(), end, short[0]):
                 continue
         elif kind == _SPACE and not _ends(text, start, match):
             continue
         if not text[start:end].isspace():
-            yield start, end
+            yield end
             start = end
-    if start < len(text):
-        yield start, len(text)
 
 
 def trimmed(text: str, span: Span) -> Span:
@@ -123,7 +160,7 @@ def _ends(text: str, start: int, match: re.Match[str]) -> bool:
         return not (dots and not text[start:at].strip(_OPENERS + " \n"))
     if text[at + 1] in ")]":
         return follow.isupper() or follow.isdigit() or after in _OPENERS
-    word = text[max(start, at - 24) : at]
+    word = text[max(start, at - _WORD_REACH) : at]
     if not word or word[-1].isspace():
         return True
     word = word.split()[-1].lstrip(_OPENERS)
@@ -150,9 +187,6 @@ def _abbreviates(word: str, follow: str, text: str, start: int, at: int, end: in
     return False
 
 
-_MONTHS_AND_TIMES = word_set("jan fev mar abr mai maio jun jul ago set out nov dez h hs min seg")
-
-
 def _is_initial(text: str, end: int) -> bool:
     """`J. K. Rowling`: what follows a capital and a full stop is a capitalised name."""
     rest = text[end : end + 2]
@@ -167,7 +201,7 @@ def _starts(text: str, end: int, *, articles: bool = True) -> bool:
 
 def _lettered(text: str, start: int, at: int) -> bool:
     """Whether the single letter before `at` tells apart what the word before it names: `grupo A`."""
-    words = text[max(start, at - 24) : at].split()
+    words = text[max(start, at - _WORD_REACH) : at].split()
     return len(words) > 1 and words[-2].lower() in _LETTERED
 
 
