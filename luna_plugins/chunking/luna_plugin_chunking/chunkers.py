@@ -10,7 +10,7 @@ from typing import Any
 from luna_kernel.contracts.data import Chunk, Document
 from luna_kernel.contracts.retrievers import Chunker
 from luna_kernel.data.blocks import SEPARATOR, Block, blocks
-from luna_kernel.data.sentences import Span, sentences
+from luna_kernel.data.sentences import Boundaries, Span, sentences
 
 from .cohesion import best_cuts, density, gaps
 from .config import ChunkConfig, OverlappingConfig, SemanticConfig
@@ -18,8 +18,7 @@ from .measure import Measure, measure_of
 from .units import Unit, checked, head, size_of, units_of
 
 _PARAGRAPH_END = re.compile(r"\n[ \t\r\f\v]*\n\s*\Z")
-_PART = 2000
-"""Characters of a piece of text that is measured at once where sentences do not matter."""
+_BLANK_LINES = re.compile(r"\n[ \t\r\f\v]*\n\s*")
 
 Group = list[Unit]
 
@@ -100,40 +99,54 @@ class _GroupingChunker(_SizedChunker):
 class SentenceChunker(_GroupingChunker):
     """Whole sentences up to the limit, and whole paragraphs where they allow it."""
 
+    def chunk(self, document: Document) -> list[Chunk]:
+        """See `_GroupingChunker`; by characters, sentences are looked for near the limits alone."""
+        text = document.text
+        if not (self.config.preserve_sentences and type(self._measure) is Measure and text.strip()):
+            return super().chunk(document)
+        return self._chunks(text, ([Unit(start, end, end - start)] for start, end in self._by_characters(text)))
+
     def _group(self, text: str, units: Sequence[Unit]) -> Iterable[Group]:
         return self._fill(text, units, self.config.max_size)
+
+    def _by_characters(self, text: str) -> Iterator[Span]:
+        """Spans of the chunks: up to the last paragraph that fits, else the last sentence, else the last word."""
+        boundaries = Boundaries(text)
+        start, least = 0, max(1, self.config.min_size)
+        while len(text) - start > self.config.max_size:
+            high = start + self.config.max_size
+            end = start
+            if self.config.preserve_paragraphs:
+                for match in _BLANK_LINES.finditer(text, start + least - 1, high + 1):
+                    if (
+                        least <= match.end() - start <= self.config.max_size
+                        and not text[start : match.start()].isspace()
+                    ):
+                        end = match.end()
+            if end == start:
+                end = boundaries.last(start, high)
+            if end == start:
+                end, _ = head(text, start, len(text), self._measure, self.config.max_size)
+            yield start, end
+            start = end
+        if start < len(text):
+            yield start, len(text)
 
 
 class FixedChunker(_GroupingChunker):
     """Filled to the limit: cut in the middle of a sentence and, only if it must, of a word."""
 
-    def _units(self, text: str, start: int, end: int) -> list[Unit]:
-        spans = [(at, min(at + _PART, end)) for at in range(start, end, _PART)]
-        return units_of(text, spans, self._measure, self.config.max_size, words=False)
+    def chunk(self, document: Document) -> list[Chunk]:
+        """See `_GroupingChunker`."""
+        text = document.text
+        return self._chunks(text, self._group(text, ())) if text.strip() else []
 
     def _group(self, text: str, units: Sequence[Unit]) -> Iterator[Group]:
-        limit = self.config.max_size
-        group: Group = []
-        room = limit
-        for unit in units:
-            while unit.size + (unit.joint if group else 0) > room:
-                space = room - (unit.joint if group else 0)
-                cut, size = head(text, unit.start, unit.end, self._measure, space) if space > 0 else (unit.start, 0)
-                if size > space or cut <= unit.start:
-                    cut = unit.start  # not a character of it has room
-                else:
-                    group.append(Unit(unit.start, cut, size, unit.joint))
-                yield group
-                group, room = [], limit
-                if cut > unit.start:
-                    rest = units_of(text, [(unit.start, cut), (cut, unit.end)], self._measure, 1 << 40)
-                    unit = rest[1]
-            if group:
-                room -= unit.joint
-            group.append(unit)
-            room -= unit.size
-        if group:
-            yield group
+        start = 0
+        while start < len(text):
+            end, size = head(text, start, len(text), self._measure, self.config.max_size, words=False)
+            yield [Unit(start, end, size)]
+            start = end
 
 
 class AdaptiveChunker(_GroupingChunker):

@@ -92,8 +92,12 @@ class Tokens(Measure):
 
     def sizes(self, texts: Sequence[str]) -> list[int]:
         """The size of each text."""
-        plain = [text.encode("utf-8", "replace").decode() if not text.isascii() else text for text in texts]
-        return [len(found) for found in self._tokenizer.encode_batch_fast(plain, add_special_tokens=False)]
+        try:
+            found = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError):  # halves of surrogate pairs
+            plain = [text.encode("utf-8", "replace").decode() for text in texts]
+            found = self._tokenizer.encode_batch_fast(plain, add_special_tokens=False)
+        return [len(item) for item in found]
 
     def joints(self, text: str, spans: Sequence[Span]) -> list[int]:
         """See `Measure`."""
@@ -109,12 +113,15 @@ class Tokens(Measure):
 
     def reach(self, text: str, start: int, end: int, limit: int) -> int:
         """See `Measure`."""
-        part = text[start : min(end, start + 16 * limit)]  # few tokens are longer; if so, the cut falls earlier
-        found = self._tokenizer.encode(part.encode("utf-8", "replace").decode(), add_special_tokens=False)
-        if len(found) <= limit:
-            return start + len(part)
-        place = found.token_to_chars(limit)
-        return start + (place[0] if place else limit)
+        for longest in (5, 16):  # characters of a token; if tokens are longer still, the cut falls earlier
+            part = text[start : min(end, start + longest * limit)]
+            found = self._tokenizer.encode(part.encode("utf-8", "replace").decode(), add_special_tokens=False)
+            if len(found) > limit:
+                place = found.token_to_chars(limit)
+                return start + (place[0] if place else limit)
+            if start + len(part) == end:
+                break
+        return start + len(part)
 
 
 def _is_local(description: dict[str, Any]) -> bool:
