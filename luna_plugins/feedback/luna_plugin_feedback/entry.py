@@ -147,7 +147,7 @@ def judgement(feedback: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if key in ("rating", "verdict"):
             if value not in ("good", "bad"):
-                raise UsageError(t("verdict.bad", value=str(value)[:40]))
+                raise UsageError(t("verdict.unknown", value=str(value)[:40]))
             found["verdict"] = value
         elif key in ("text", "text_feedback"):
             found["text"] = words_of(key, value)
