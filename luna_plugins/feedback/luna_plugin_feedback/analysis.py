@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import statistics
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
-from luna_kernel.data.portuguese import STOP_WORDS, stem, words
+from luna_kernel.data.portuguese import STOP_WORDS, stem, word_set, words
 
 from .entry import DIMENSIONS, Entry
 
@@ -27,7 +28,7 @@ _MIN_COMMENTS = 2
 """A word or theme of one comment is that person's, not a pattern."""
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0, "s": 7 * 86400.0}
 _SPAN = re.compile(r"(\d{1,6})\s*([mhdws])")
-_SAYS_NOTHING = frozenset("resposta respostas nao sim foi bem bom boa ruim mal acho so".split())
+_SAYS_NOTHING = word_set("resposta respostas nao sim foi bem bom boa ruim mal acho so")
 """Folded words that comments on answers are full of."""
 
 
@@ -101,7 +102,7 @@ def _figures(ratings: Sequence[int]) -> dict[str, float] | None:
 
 
 def keywords(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """Words of the comments by how many comments have them, forms of one word together; with the judgements of those."""
+    """Words of the comments by how many comments have them, forms of one word together, with their judgements."""
     return _ranked((entry, [(stem(word), word) for word in _told(entry.text)]) for entry in entries if entry.text)
 
 
@@ -111,7 +112,7 @@ def themes(entries: Iterable[Entry]) -> list[dict[str, Any]]:
 
     def pairs(entry: Entry) -> list[tuple[str, str]]:
         told = _told(entry.text)
-        return [(f"{stem(one)} {stem(two)}", f"{one} {two}") for one, two in zip(told, told[1:], strict=False)]
+        return [(f"{stem(one)} {stem(two)}", f"{one} {two}") for one, two in itertools.pairwise(told)]
 
     return _ranked((entry, pairs(entry)) for entry in entries if entry.text)
 

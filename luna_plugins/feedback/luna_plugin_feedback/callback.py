@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch.nn import Parameter
 
 from luna_kernel.contracts.training import Callback
+from luna_kernel.model.decoder import Decoder
 
 from .config import FreezeConfig
 
@@ -29,9 +30,11 @@ class Freeze(Callback):
 
     def start(self, run: TrainRun) -> None:
         """Freeze. An optimiser leaves alone what has no gradient, its weight decay included."""
-        count = int(len(run.model.blocks) * self.config.share)
-        above = {id(weight) for block in run.model.blocks[count:] for weight in block.parameters()}
-        below = [run.model.embedding, *run.model.blocks[:count]]
+        assert isinstance(run.model, Decoder)
+        blocks = list(run.model.blocks)
+        count = int(len(blocks) * self.config.share)
+        above = {id(weight) for block in blocks[count:] for weight in block.parameters()}
+        below = [run.model.embedding, *blocks[:count]]
         for weight in (weight for module in below for weight in module.parameters()):
             if weight.requires_grad and id(weight) not in above:
                 weight.requires_grad_(False)

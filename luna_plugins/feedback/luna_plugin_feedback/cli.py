@@ -146,7 +146,7 @@ def export(app: App, path: Path | None, since: str | None, redact: bool, force: 
     lines = []
     for entry in _entries(since):
         if redact:
-            entry, found = redact_entry(entry)  # noqa: PLW2901  what is written is the masked one
+            entry, found = redact_entry(entry)
             masked.update(found)
         lines.append(to_line(entry))
     if path is None:

@@ -70,7 +70,10 @@ class RateCommand(Command):
             ratings[dimension_of(name)] = rating_of(name, number)
             rest = after.strip()
         if not ratings:
-            raise UsageError(t("rate.usage"), hint=t("dimension.known", names=", ".join(DIMENSIONS)))
+            raise UsageError(
+                t("rate.usage"),
+                hint=t("dimension.known", names=", ".join(t(f"dimension.{name}") for name in DIMENSIONS)),
+            )
         return judge(session, {"ratings": ratings, "text": rest})
 
     def complete(self, prefix: str, session: Session) -> list[str]:

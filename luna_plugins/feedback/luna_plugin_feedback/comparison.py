@@ -86,7 +86,9 @@ def score(
 ) -> Scored:
     """Score a model; `advance` is called after each held-out example."""
     scorer = Scorer(opened)
-    better, worse, good = [], [], []
+    better: list[float] = []
+    worse: list[float] = []
+    good: list[tuple[Sequence[Message], bool]] = []
     for example in held_out:
         content = example.content
         sides = [(content["chosen"], True), (content["rejected"], False)] if "chosen" in content else []
@@ -95,7 +97,7 @@ def score(
         scores = [scorer.per_token(example, answer) for answer, _ in sides]
         if None not in scores:
             for value, (answer, is_good) in zip(scores, sides, strict=True):
-                (better if is_good else worse).append(value)
+                (better if is_good else worse).append(value or 0.0)
                 if is_good:
                     good.append(([*_messages(example), Message("assistant", answer)], True))
         advance()

@@ -95,7 +95,11 @@ def dimension_of(name: str) -> str:
     found = folded if folded in DIMENSIONS else _PORTUGUESE.get(folded)
     if found is None:
         near = difflib.get_close_matches(folded, [*DIMENSIONS, *_PORTUGUESE], n=1)
-        hint = t("dimension.nearest", name=near[0]) if near else t("dimension.known", names=", ".join(DIMENSIONS))
+        hint = (
+            t("dimension.nearest", name=near[0])
+            if near
+            else t("dimension.known", names=", ".join(t(f"dimension.{name}") for name in DIMENSIONS))
+        )
         raise UsageError(t("dimension.unknown", name=name[:40]), hint=hint)
     return found
 
@@ -159,7 +163,10 @@ def judgement(feedback: Mapping[str, Any]) -> dict[str, Any]:
         else:
             found["ratings"][dimension_of(key)] = rating_of(key, value)
     if not found["ratings"] and not any(found.get(key) for key in ("verdict", "text", "correction")):
-        raise UsageError(t("judgement.empty"), hint=t("dimension.known", names=", ".join(DIMENSIONS)))
+        raise UsageError(
+            t("judgement.empty"),
+            hint=t("dimension.known", names=", ".join(t(f"dimension.{name}") for name in DIMENSIONS)),
+        )
     return found
 
 

@@ -3,7 +3,7 @@
 - A pair needs two answers to one prompt: a correction and the answer that it corrects, or two answers to the same
   question after the same history of which one was liked and the other was not. Two ratings of answers to different
   prompts make no pair.
-- A judged answer is one with a clear judgement, liked or not (`Entry.liked`); a correction counts as a liked answer too.
+- A judged answer is one with a clear judgement, liked or not (`Entry.liked`). A correction is a liked answer too.
 - To imitate: corrections and liked answers.
 
 Answers that another generator gave (quotations from documents) are no examples of what the model says; their

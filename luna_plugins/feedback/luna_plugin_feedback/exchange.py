@@ -20,6 +20,7 @@ from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.base.reasons import reason_of
 from luna_kernel.contracts.data import ROLES
+from luna_kernel.data.portuguese import word_set
 
 from .entry import Entry, id_of, judgement, words_of
 
@@ -27,9 +28,7 @@ t = catalogue(__package__)
 
 MAX_LINE = 4 << 20
 """Bytes of one line; a longer one is reported, not read."""
-_KEYS = frozenset(
-    "id timestamp conversation_id response_id feedback original_response prompt model generator sources".split()
-)
+_KEYS = word_set("id timestamp conversation_id response_id feedback original_response prompt model generator sources")
 
 
 @dataclass
@@ -43,10 +42,8 @@ class Read:
 
 def to_json(entry: Entry) -> dict[str, Any]:
     """An entry as one object."""
-    feedback: dict[str, Any] = dict(entry.ratings)
-    for key, value in (("verdict", entry.verdict), ("text_feedback", entry.text), ("corrections", entry.correction)):
-        if value:
-            feedback[key] = value
+    said = {"verdict": entry.verdict, "text_feedback": entry.text, "corrections": entry.correction}
+    feedback = {**entry.ratings, **{key: value for key, value in said.items() if value}}
     return {
         "id": entry.id,
         "timestamp": datetime.fromtimestamp(entry.created, timezone.utc).isoformat(),
@@ -76,14 +73,18 @@ def read_file(path: Path) -> Read:
     try:
         with path.open("rb") as file:
             for number, raw in _lines(file):
-                try:
-                    result.entries.append(from_json(_parse(raw)))
-                except UsageError as error:
-                    result.faults.append((number, error.text))
+                _take(result, number, raw)
     except OSError as error:
         text = t("import.unreadable", path=path, reason=reason_of(error))
         raise UsageError(text, hint=t("import.unreadable.hint")) from error
     return result
+
+
+def _take(result: Read, number: int, raw: bytes) -> None:
+    try:
+        result.entries.append(from_json(_parse(raw)))
+    except UsageError as error:
+        result.faults.append((number, error.text))
 
 
 def _lines(file: Any) -> Iterator[tuple[int, bytes]]:

@@ -42,7 +42,7 @@ def hear(session: Session, turn: Turn, feedback: Mapping[str, Any]) -> Entry:
         answer=turn.answer,
         model=session.options.model,
         generator=turn.generator or session.generator.name,
-        sources=tuple([*map(asdict, turn.citations), *map(asdict, turn.passages)]),
+        sources=(*map(asdict, turn.citations), *map(asdict, turn.passages)),
         session_id=session.id,
         response_id=name,
         id=name,

@@ -147,32 +147,37 @@ def training(plan: Plan, material: Material, files: dict[str, Path], run: Path, 
         callbacks.append({"name": "freeze", "share": 0.5})
     if "replay" in files:
         callbacks.append({"name": "replay", "data": [str(files["replay"])], "batch_size": plan.batch_size})
-    config = TrainConfig(
-        run_dir=run,
-        train_data=(str(files["train"]),),
-        valid_data=(str(files["valid"]),) if "valid" in files else (),
-        valid_fraction=0,
-        model=plan.model,
-        objective=objective,
-        callbacks=tuple(callbacks),
-        schedule={"name": "cosine"},
-        learning_rate=plan.learning_rate,
-        batch_size=plan.batch_size,
-        sequence_length=longest * (2 if material.method == "dpo" else 1),
-        epochs=min(plan.epochs, 1.0) if plan.lightweight else plan.epochs,
-        device=plan.device,
-        precision="fp32",  # differences of log-probabilities are small beside bf16's rounding
-        seed=plan.seed,
-        log_every=1,
-        checkpoint_every=0,
-        keep_last=1,
-        preflight=False,
-    )
+    fields = {
+        "run_dir": run,
+        "train_data": (str(files["train"]),),
+        "valid_data": (str(files["valid"]),) if "valid" in files else (),
+        "valid_fraction": 0,
+        "model": plan.model,
+        "objective": objective,
+        "callbacks": tuple(callbacks),
+        "schedule": {"name": "cosine"},
+        "learning_rate": plan.learning_rate,
+        "batch_size": plan.batch_size,
+        "sequence_length": longest * (2 if material.method == "dpo" else 1),
+        "epochs": min(plan.epochs, 1.0) if plan.lightweight else plan.epochs,
+        "device": plan.device,
+        "precision": "fp32",  # differences of log-probabilities are small beside bf16's rounding
+        "seed": plan.seed,
+        "log_every": 1,
+        "checkpoint_every": 0,
+        "keep_last": 1,
+        "preflight": False,
+    }
+    config = TrainConfig.model_validate(fields)
     return config.lightened() if plan.lightweight else config
 
 
-def refine(plan: Plan, entries: Sequence[Entry], *, plugins: Plugins, console: Console) -> dict[str, Any]:
+def refine(
+    plan: Plan, entries: Sequence[Entry], *, plugins: Plugins, console: Console, repeats: bool = True
+) -> dict[str, Any]:
     """Make the new model; returns the report that its manifest keeps too.
+
+    With `repeats` False the dialogues of `plan.replay` are measured on and not repeated.
 
     The old model is only read. The new folder appears whole, at the end.
 
@@ -186,6 +191,8 @@ def refine(plan: Plan, entries: Sequence[Entry], *, plugins: Plugins, console: C
     if plan.output.exists():
         raise UsageError(t("refine.exists", folder=plan.output), hint=t("refine.exists.hint"))
     material = prepare(plan, entries, plugins)
+    if not repeats:
+        material = dataclasses.replace(material, replay=[])
     say = console.say
     counts = {"train": len(material.train), "held_out": len(material.held_out), "replay": len(material.replay)}
     say(t(f"refine.begin.{material.method}", **counts))
