@@ -2,11 +2,11 @@
 
     python benchmarks/refine.py [--questions 60] [--epochs 3]
 
-Made feedback, so that right and wrong are known: of questions whose answer the demo model knows by heart and that has
-several sentences, a person wants the first sentence alone (`/correct`). A fifth of the prompts is held out. Printed, before
-and after: the share of held-out pairs whose better answer is the likelier one, its margin in nats per token, bits per byte
-of the better answers, and bits per byte of dialogues of the corpus that were neither trained on nor repeated. The
-last line is JSON.
+The feedback is made, so that right and wrong are known: of questions whose answer the demo model knows by heart and
+that has several sentences, a person wants the first sentence alone (`/correct`). A fifth of the prompts is held out.
+Printed, before and after: the share of held-out pairs whose better answer is the likelier one, its margin in nats per
+token, bits per byte of the better answers, and bits per byte of dialogues of the corpus that are never repeated.
+The last line is JSON.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main() -> None:
             report = refine(plan, entries, plugins=plugins, console=QuietConsole(), repeats=replays)
             figures[name] = report
             print(f"\n{name}: {report['steps']} steps, {report['seconds']:.0f} s")
-            print(show(report["comparison"], "dpo"))
+            print(show(report["comparison"]))
         print(json.dumps({name: report["comparison"] for name, report in figures.items()}))
 
 

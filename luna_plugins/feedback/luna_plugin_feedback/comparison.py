@@ -124,7 +124,7 @@ def compare(before: Scored, after: Scored, *, paired: bool) -> dict[str, Any]:
     first, second = _margins(before, paired), _margins(after, paired)
     moved = sum(new > old for old, new in zip(first, second, strict=True)) / len(first) if first else None
     return {
-        "held_out": len(before.better) if paired else len(before.better) + len(before.worse),
+        "held_out": len(before.better) if paired else len(before.better + before.worse),
         "moved": moved,
         **rows,
     }

@@ -69,12 +69,12 @@ def refine(app: App, /, **given: Any) -> int:
     if app.json:
         app.emit({"ok": True, "folder": str(output), **report})
     else:
-        app.write(show(report["comparison"], report["method"]))
+        app.write(show(report["comparison"]))
         app.say(t("refine.done", folder=output))
     return 0
 
 
-def show(comparison: dict[str, Any], method: str) -> str:
+def show(comparison: dict[str, Any]) -> str:
     """The comparison as a table."""
     from luna_kernel.cli.tables import table
 
@@ -85,7 +85,7 @@ def show(comparison: dict[str, Any], method: str) -> str:
             *("-" if comparison[name][key] is None else f"{comparison[name][key]:.3f}" for name in ("before", "after")),
         ]
         for key in keys
-        if method != "sft" or key.endswith("byte")
+        if comparison["before"][key] is not None
     ]
     head = [t("column.held_out", count=comparison["held_out"]), t("column.before"), t("column.after")]
     return table([head, *rows])

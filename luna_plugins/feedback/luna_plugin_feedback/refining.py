@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from luna_kernel.base import durable, integrity, paths
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
-from luna_kernel.contracts.data import Record
+from luna_kernel.contracts.data import Message, Record
 from luna_kernel.plugins.manifest import FILE, Manifest
 
 from .comparison import Scored, compare, score
@@ -20,6 +20,7 @@ from .examples import METHODS, MIN_EACH, MIN_EXAMPLES, Example, choose_method, e
 from .privacy import redact_entry
 
 if TYPE_CHECKING:
+    from luna_kernel.model.checkpoint import OpenedModel
     from luna_kernel.plugins import Plugins
     from luna_kernel.train.config import TrainConfig
     from luna_kernel.train.console import Console
@@ -64,10 +65,15 @@ class Material:
     method: str
     train: list[Example]
     held_out: list[Example]
+    measured: list[Example]
+    """Of the held-out prompts: pairs, whatever the method, where there are any; else `held_out`."""
     replay: list[Record]
     known: list[Record]
-    found: dict[str, int]
-    """Examples by method."""
+
+    @property
+    def paired(self) -> bool:
+        """Whether what is measured is pairs."""
+        return any("chosen" in item.content for item in self.measured)
 
 
 def prepare(plan: Plan, entries: Sequence[Entry], plugins: Plugins) -> Material:
@@ -94,7 +100,9 @@ def prepare(plan: Plan, entries: Sequence[Entry], plugins: Plugins) -> Material:
     every = max(5, len(replay) // KNOWN)
     known = replay[::every][:KNOWN]
     kept = [record for index, record in enumerate(replay) if index % every or index // every >= KNOWN]
-    return Material(method, train, held_out, kept[:REPLAY_LIMIT], known, {name: len(found[name]) for name in METHODS})
+    out = {item.prompt for item in held_out}
+    measured = [item for item in found["dpo"] if item.prompt in out] or held_out
+    return Material(method, train, held_out, measured, kept[:REPLAY_LIMIT], known)
 
 
 def _dialogues(names: tuple[str, ...], plugins: Plugins) -> list[Record]:
@@ -127,7 +135,9 @@ def _line(record: Record) -> str:
     return json.dumps({"messages": messages}, ensure_ascii=False) + "\n"
 
 
-def training(plan: Plan, material: Material, files: dict[str, Path], run: Path, longest: int) -> TrainConfig:
+def training(
+    plan: Plan, material: Material, files: dict[str, Path], run: Path, lengths: tuple[int, int]
+) -> TrainConfig:
     """The configuration of the run.
 
     Args:
@@ -135,13 +145,13 @@ def training(plan: Plan, material: Material, files: dict[str, Path], run: Path, 
         material: what is learnt.
         files: of `write_data`.
         run: the run's folder.
-        longest: the tokens that the model reads at most.
+        lengths: tokens of a row, and of the longest prompt with one answer.
     """
     from luna_kernel.train.config import TrainConfig
 
     objective: dict[str, Any] = {"name": material.method}
     if material.method != "sft":
-        objective["beta"] = plan.beta
+        objective |= {"beta": plan.beta, "max_tokens": lengths[1]}
     callbacks: list[dict[str, Any]] = []
     if plan.lightweight:
         callbacks.append({"name": "freeze", "share": 0.5})
@@ -158,7 +168,7 @@ def training(plan: Plan, material: Material, files: dict[str, Path], run: Path, 
         "schedule": {"name": "cosine"},
         "learning_rate": plan.learning_rate,
         "batch_size": plan.batch_size,
-        "sequence_length": longest * (2 if material.method == "dpo" else 1),
+        "sequence_length": lengths[0],
         "epochs": min(plan.epochs, 1.0) if plan.lightweight else plan.epochs,
         "device": plan.device,
         "precision": "fp32",  # differences of log-probabilities are small beside bf16's rounding
@@ -199,25 +209,41 @@ def refine(
     if not material.replay:
         say(t("refine.no_replay"))
     opened = open_model(plan.model, selection=plugins.selection)
-    longest = int(opened.model.dims.max_positions)
+    rows = _row_lengths(opened, material)
     say(t("refine.measuring"))
-    before = score(opened, material.held_out, material.known)
+    before = score(opened, material.measured, material.known)
     del opened
     run = paths.data_dir() / "runs" / f"refine-{plan.output.resolve().name}"
     with durable.lock(run.with_name(run.name + ".lock")):
         durable.remove_folder(run)  # of a refinement that did not come to its end: its feedback was another
         begin = time.monotonic()
         files = write_data(material, run)
-        result = train_model(training(plan, material, files, run, longest), plugins=plugins, console=console)
+        result = train_model(training(plan, material, files, run, rows), plugins=plugins, console=console)
         if result.reason == "interrupted":
             raise KeyboardInterrupt
         say(t("refine.measuring"))
-        after = score(open_model(result.model_dir, selection=plugins.selection), material.held_out, material.known)
+        after = score(open_model(result.model_dir, selection=plugins.selection), material.measured, material.known)
         report = _report(plan, material, before, after)
         report |= {"steps": result.steps, "seconds": round(time.monotonic() - begin, 2)}
         durable.write_json(run / "refine.json", report)
         _publish(result.model_dir, plan.output, report)
     return report
+
+
+def _row_lengths(opened: OpenedModel, material: Material) -> tuple[int, int]:
+    """(tokens of a row, tokens of a prompt with one answer): a row holds the longest example and no more, so that
+    a step has about `batch_size` examples however short they are; neither is more than the model reads."""
+    from luna_kernel.data.dialogue import DialogueTemplate
+
+    assert opened.tokenizer is not None
+    template, limit = DialogueTemplate(opened.tokenizer), int(opened.model.dims.max_positions)
+    row = 16
+    for example in [*material.train, *material.held_out]:
+        answers = [example.content[key] for key in ("chosen", "rejected", "answer") if key in example.content]
+        prompt = [Message(role, content) for role, content in example.prompt]  # type: ignore[arg-type]
+        lengths = [min(limit, template.count([*prompt, Message("assistant", answer)])) for answer in answers]
+        row = max(row, sum(lengths))
+    return row, limit
 
 
 def _report(plan: Plan, material: Material, before: Scored, after: Scored) -> dict[str, Any]:
@@ -231,7 +257,7 @@ def _report(plan: Plan, material: Material, before: Scored, after: Scored) -> di
         "lightweight": plan.lightweight,
         "beta": plan.beta,
         "learning_rate": plan.learning_rate,
-        "comparison": compare(before, after, paired=material.method == "dpo"),
+        "comparison": compare(before, after, paired=material.paired),
     }
 
 
