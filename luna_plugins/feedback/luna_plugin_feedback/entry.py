@@ -52,8 +52,8 @@ class Entry:
     session_id: str = ""
     response_id: str = ""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    created: float = field(default_factory=time.time)
-    """Seconds since 1970."""
+    created: float = field(default_factory=lambda: round(time.time(), 6))
+    """Seconds since 1970, to the microsecond, which is what a file of them holds."""
 
     @property
     def question(self) -> str:
