@@ -1,6 +1,6 @@
 """What `luna refine` makes of the demo model, with each method, with and without the repetition of older dialogues.
 
-    python benchmarks/refine.py [--questions 60] [--epochs 3]
+    python benchmarks/refine.py [--questions 100] [--epochs 6]
 
 The feedback is made, so that right and wrong are known: of questions whose answer the demo model knows by heart and
 that has several sentences, a person wants the first sentence alone (`/correct`). A fifth of the prompts is held out.
@@ -43,8 +43,8 @@ def feedback(count: int) -> list[Any]:
 def main() -> None:
     """Refine in a home of its own and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--questions", type=int, default=60)
-    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument("--epochs", type=float, default=6)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--plugins", default="feedback")
     parser.add_argument("--demo", type=Path, help="the folder of a demo model that is there already")

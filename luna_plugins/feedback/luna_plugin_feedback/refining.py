@@ -33,6 +33,8 @@ HELD_OUT = 0.2
 """Share of the prompts that no training sees."""
 KNOWN = 100
 """Dialogues that are repeated at most to be measured, never trained on."""
+SFT_WEIGHT = 1.0
+"""Weight of the better answer's own loss beside DPO's (Pang et al. 2024, arXiv:2404.19733)."""
 REPLAY_LIMIT = 5000
 """Dialogues that are repeated at most."""
 
@@ -97,7 +99,8 @@ def prepare(plan: Plan, entries: Sequence[Entry], plugins: Plugins) -> Material:
         text = "\n".join([t("few.text", entries=len(entries)), *lines])
         raise UsageError(text, hint=t("few.hint", missing=min(lacks[name] for name in tried)))
     train, held_out = split(found[method], HELD_OUT, plan.seed)
-    replay = _dialogues(plan.replay, plugins)
+    questions = {item.prompt[-1][1] for name in METHODS for item in found[name]}
+    replay = _dialogues(plan.replay, plugins, questions)
     every = max(5, len(replay) // KNOWN)
     known = replay[::every][:KNOWN]
     kept = [record for index, record in enumerate(replay) if index % every or index // every >= KNOWN]
@@ -106,12 +109,15 @@ def prepare(plan: Plan, entries: Sequence[Entry], plugins: Plugins) -> Material:
     return Material(method, train, held_out, measured, kept[:REPLAY_LIMIT], known)
 
 
-def _dialogues(names: tuple[str, ...], plugins: Plugins) -> list[Record]:
+def _dialogues(names: tuple[str, ...], plugins: Plugins, judged: set[str]) -> list[Record]:
+    """The dialogues of the files without those that have a judged question: to repeat the old answer to it would undo
+    what is to be learnt."""
     from luna_kernel.train.corpus import Corpus
 
     if not names:
         return []
-    return [record for record in Corpus.find(names, plugins.registry).records() if record.messages]
+    records = Corpus.find(names, plugins.registry).records()
+    return [one for one in records if one.messages and not any(part.content in judged for part in one.messages)]
 
 
 def write_data(material: Material, run: Path) -> dict[str, Path]:
@@ -154,6 +160,8 @@ def training(
     if material.method != "sft":
         objective |= {"beta": plan.beta, "max_tokens": lengths[1]}
     callbacks: list[dict[str, Any]] = []
+    if material.method == "dpo":  # without it the probability of both answers falls, in small models by much
+        objective["sft_weight"] = SFT_WEIGHT
     if plan.lightweight:
         callbacks.append({"name": "freeze", "share": 0.5})
     if "replay" in files:

@@ -92,10 +92,10 @@ def test_answers_to_one_prompt_stay_on_one_side() -> None:
     assert split(examples(entries, "dpo"), 0.2) == (train, held_out)
 
 
-def test_too_little_feedback_is_said_with_what_is_missing(model: Path, tmp_path: Path, known: Path, plugins) -> None:
+def test_too_little_feedback_is_said_with_what_is_missing(tmp_path: Path, known: Path, plugins) -> None:
     few = corrections()[:7]
     with pytest.raises(UsageError) as raised:
-        prepare(plan(model, tmp_path, "x", known, method="auto"), few, plugins)
+        prepare(plan(tmp_path, tmp_path, "x", known, method="auto"), few, plugins)
     assert "7 of 10 pairs" in raised.value.text
     assert "At least 3 examples" in (raised.value.hint or "")
     assert shortage(examples(corrections(), "dpo"), "dpo") == 0
@@ -104,15 +104,24 @@ def test_too_little_feedback_is_said_with_what_is_missing(model: Path, tmp_path:
     assert choose_method({"dpo": 1, "kto": 1, "sft": 1}) is None
 
 
-def test_personal_data_is_not_learnt(model: Path, tmp_path: Path, known: Path, plugins) -> None:
+def test_personal_data_is_not_learnt(tmp_path: Path, known: Path, plugins) -> None:
     entries = [replace(item, correction=f"{item.correction} ana@exemplo.com") for item in corrections()]
-    material = prepare(plan(model, tmp_path, "x", known), entries, plugins)
+    material = prepare(plan(tmp_path, tmp_path, "x", known), entries, plugins)
     assert all("[E-MAIL]" in item.content["chosen"] for item in material.train + material.held_out)
+
+
+def test_dialogues_with_a_judged_question_are_not_repeated(tmp_path: Path, known: Path, plugins) -> None:
+    asked = KNOWN[0][0]
+    material = prepare(plan(tmp_path, tmp_path, "x", known), [*corrections(), entry(asked, verdict="good")], plugins)
+    repeated = {message.content for record in material.replay + material.known for message in record.messages}
+    assert asked not in repeated
+    assert KNOWN[1][0] in repeated
 
 
 # --- comparison ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_model_token_by_token(model: Path) -> None:
     scorer = Scorer(open_model(model))
     messages = [Message("user", "Oi"), Message("assistant", "Um."), Message("user", "E?"), Message("assistant", "Sim")]
