@@ -62,11 +62,12 @@ def main() -> None:
         model = options.demo or demo_model(plugins, say=print)
         entries = feedback(options.questions)
         figures = {}
-        for method, replays, light in (
-            ("dpo", True, False), ("dpo", False, False), ("dpo", True, True), ("kto", True, False),
-            ("kto", False, False), ("sft", True, False), ("sft", False, False),
+        for method, every, light in (
+            ("dpo", 1, False), ("dpo", 2, False), ("dpo", 4, False), ("dpo", 0, False), ("dpo", 2, True),
+            ("kto", 2, False), ("kto", 0, False), ("sft", 2, False), ("sft", 0, False),
         ):  # fmt: skip
-            name = f"{method}{'' if replays else ', nothing repeated'}{', lightweight' if light else ''}"
+            name = f"{method}, {f'repetition every {every} steps' if every else 'no repetition'}"
+            name += ", lightweight" if light else ""
             plan = Plan(
                 model,
                 Path(home) / "models" / f"made-{len(figures)}",
@@ -75,8 +76,9 @@ def main() -> None:
                 epochs=options.epochs,
                 learning_rate=options.learning_rate,
                 replay=tuple(corpus_files()),
+                replay_every=every or 1,
             )
-            report = refine(plan, entries, plugins=plugins, console=QuietConsole(), repeats=replays)
+            report = refine(plan, entries, plugins=plugins, console=QuietConsole(), repeats=every > 0)
             figures[name] = report
             print(f"\n{name}: {report['steps']} steps, {report['seconds']:.0f} s")
             print(show(report["comparison"]))

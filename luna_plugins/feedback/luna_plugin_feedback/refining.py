@@ -55,6 +55,9 @@ class Plan:
     batch_size: int = 4
     replay: tuple[str, ...] = ()
     """Files of dialogues that the model shall not forget."""
+    replay_every: int = 2
+    """Steps between two repetitions: with one at each step the old answers win over the feedback, without any the model
+    forgets (`benchmarks/refine.py`)."""
     redact: bool = True
     least: int | None = None
     """Examples that are enough; None: `MIN_EXAMPLES`."""
@@ -165,7 +168,8 @@ def training(
     if plan.lightweight:
         callbacks.append({"name": "freeze", "share": 0.5})
     if "replay" in files:
-        callbacks.append({"name": "replay", "data": [str(files["replay"])], "batch_size": plan.batch_size})
+        data = [str(files["replay"])]
+        callbacks.append({"name": "replay", "data": data, "every": plan.replay_every, "batch_size": plan.batch_size})
     fields = {
         "run_dir": run,
         "train_data": (str(files["train"]),),
@@ -178,7 +182,7 @@ def training(
         "learning_rate": plan.learning_rate,
         "batch_size": plan.batch_size,
         "sequence_length": lengths[0],
-        "epochs": min(plan.epochs, 1.0) if plan.lightweight else plan.epochs,
+        "epochs": plan.epochs,
         "device": plan.device,
         "precision": "fp32",  # differences of log-probabilities are small beside bf16's rounding
         "seed": plan.seed,
