@@ -1,6 +1,6 @@
 """What `luna refine` makes of the demo model, with each method, with and without the repetition of older dialogues.
 
-    python benchmarks/refine.py [--questions 100] [--epochs 6]
+    python benchmarks/refine.py [--questions 100] [--epochs 6] [--only dpo,kto,sft]
 
 The feedback is made, so that right and wrong are known: of questions whose answer the demo model knows by heart and
 that has several sentences, a person wants the first sentence alone (`/correct`). A fifth of the prompts is held out.
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=6)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--plugins", default="feedback")
+    parser.add_argument("--only", default="dpo,kto,sft", help="methods, separated by commas")
     parser.add_argument("--demo", type=Path, help="the folder of a demo model that is there already")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
@@ -66,6 +67,8 @@ def main() -> None:
             ("dpo", 1, False), ("dpo", 2, False), ("dpo", 4, False), ("dpo", 0, False), ("dpo", 2, True),
             ("kto", 2, False), ("kto", 0, False), ("sft", 2, False), ("sft", 0, False),
         ):  # fmt: skip
+            if method not in options.only.split(","):
+                continue
             name = f"{method}, {f'repetition every {every} steps' if every else 'no repetition'}"
             name += ", lightweight" if light else ""
             plan = Plan(
@@ -81,7 +84,7 @@ def main() -> None:
             report = refine(plan, entries, plugins=plugins, console=QuietConsole(), repeats=every > 0)
             figures[name] = report
             print(f"\n{name}: {report['steps']} steps, {report['seconds']:.0f} s")
-            print(show(report["comparison"]))
+            print(show(report["comparison"]), flush=True)
         print(json.dumps({name: report["comparison"] for name, report in figures.items()}))
 
 
