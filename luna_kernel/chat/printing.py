@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from luna_kernel.base.messages import catalogue
 from luna_kernel.chat.commands import stats_line
 from luna_kernel.chat.streaming import printable
-from luna_kernel.contracts.chat import Citation, Event, Notice, Text, Thinking, Turn
+from luna_kernel.contracts.chat import Citation, Event, Notice, Painted, Text, Thinking, Turn
 
 if TYPE_CHECKING:
     from luna_kernel.chat.session import Session
@@ -122,10 +122,16 @@ class TerminalPrinter(Printer):
         self._write("  " + stats_line(turn) + "\n", "dim")
 
     def remark(self, text: str) -> None:
-        """Dim, on stderr."""
+        """Dim, on stderr; what comes with colours of its own keeps them."""
         from rich.text import Text as RichText
 
-        self._remarks.print(RichText(printable(text), style="dim"))
+        if isinstance(text, Painted) and printable(text) == text:
+            painted = RichText(str(text))
+            for start, end, style in text.spans:
+                painted.stylize(style, start, end)
+            self._remarks.print(painted)
+        else:
+            self._remarks.print(RichText(printable(text), style="dim"))
 
     def _write(self, text: str, style: str | None) -> None:
         from rich.text import Text as RichText
