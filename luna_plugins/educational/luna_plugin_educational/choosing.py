@@ -55,6 +55,7 @@ def probabilities(logits: Tensor, sampling: Sampling, seen: Sequence[int]) -> tu
     return logits.float().softmax(-1), after
 
 
+@torch.no_grad()
 def choices(reading: Reading, seen: Trace, limit: int | None = None) -> list[Choice]:
     """The choices of an answer, `limit` at most; the end of it is the last one, if the model ended it."""
     sampling = sampling_of(reading.turn.sampling)

@@ -96,6 +96,7 @@ def collaboration(conference: ConferenceSeen) -> str:
     return t("collaboration", place=conference.place, size=size, **fields)
 
 
+@torch.no_grad()
 def experts_page(reading: Reading, columns: int | None = None) -> Painted:
     """Usage of the experts over prompt and answer.
 

@@ -53,6 +53,7 @@ def parse_look(argument: str) -> tuple[str, Look]:
     return number, Look(**fields)
 
 
+@torch.no_grad()
 def explain_page(reading: Reading, look: Look, columns: int | None = None) -> Painted:
     """The whole path.
 

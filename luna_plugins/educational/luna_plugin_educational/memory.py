@@ -15,6 +15,7 @@ from luna_kernel.chat.generators import LunaGenerator
 from luna_kernel.contracts.chat import Painted
 from luna_kernel.model.decoder import Decoder
 from luna_kernel.model.kv_cache import KVCache
+from luna_kernel.model.state import DecodeState
 
 from .page import Page, bytes_text
 
@@ -54,9 +55,8 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def measured_bytes(value: Any) -> int:
-    """Bytes of the tensors in a state, each storage counted once."""
-    found = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors(value)}
-    return sum(found.values())
+    """Bytes of the tensors in a state."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors(value))
 
 
 def weight_bytes(model: Decoder) -> tuple[int, int]:
@@ -66,35 +66,36 @@ def weight_bytes(model: Decoder) -> tuple[int, int]:
     return count, size
 
 
-def state_memory(state: Any) -> list[StateMemory]:
-    """Each layer's part of a decode state; layers that keep none are left out."""
+def state_memory(model: Decoder, state: DecodeState) -> list[StateMemory]:
+    """Each layer's part of a conversation's state; layers that keep none are left out."""
     found = []
     for index, block in enumerate(state.blocks):
-        slots = [("mixer", block.mixer), ("ffn", block.ffn)]
-        slots += [(f"modulators.{k}", item) for k, item in enumerate(block.modulators)]
-        for slot, own in slots:
+        layers: Any = model.blocks[index]
+        slots = [("mixer", block.mixer, layers.mixer), ("ffn", block.ffn, layers.ffn)]
+        slots += [(f"modulators.{k}", own, layers.modulators[k]) for k, own in enumerate(block.modulators)]
+        for slot, own, layer in slots:
             place = f"blocks.{index}.{slot}"
-            if is_dataclass(own) and not hasattr(own, "hidden"):  # a hybrid's: its branches' states
-                found += [_one(f"{place}.{item.name}", getattr(own, item.name)) for item in fields(own)]
+            inner = [item.name for item in fields(own)] if is_dataclass(own) else []
+            if inner and all(hasattr(layer, name) for name in inner):  # a hybrid's: one state per branch
+                found += [_one(f"{place}.{name}", getattr(own, name), getattr(layer, name)) for name in inner]
             elif own is not None:
-                found.append(_one(place, own))
+                found.append(_one(place, own, layer))
     return found
 
 
-def _one(place: str, own: Any) -> StateMemory:
+def _one(place: str, own: Any, layer: Any) -> StateMemory:
+    """A state's bytes: by the layer's own sizes, and of the tensors."""
     if isinstance(own, KVCache):
-        batch, heads, slots, width = own.keys.shape
-        each = 2 * heads * width * own.keys.element_size() + own.positions.element_size()
-        more = 0 if own.segments is None else batch * slots * own.segments.element_size()
-        more += 0 if own.marks is None else own.marks.numel() * own.marks.element_size()
-        more += 0 if own.last_marks is None else own.last_marks.numel() * own.last_marks.element_size()
-        return StateMemory(place, "kv", batch * slots * each + more, measured_bytes(own), own.length, slots)
-    if hasattr(own, "hidden") and hasattr(own, "inputs"):
-        batch, heads, channels, numbers = own.hidden.shape
-        size = batch * heads * channels * numbers * own.hidden.element_size()
-        size += batch * own.inputs.shape[1] * own.inputs.shape[2] * own.inputs.element_size()
-        size += batch * own.segment.element_size()
-        return StateMemory(place, "ssm", size, measured_bytes(own), 0, 0)
+        number, slots = own.keys.element_size(), own.capacity
+        each = 2 * layer.num_kv_heads * layer.head_dim * number + 8  # keys, values, and a position of 8 bytes
+        each += 0 if own.segments is None else 8
+        marks = 0 if own.marks is None else 8 * own.marks.shape[-1]
+        computed = slots * (each + marks) + (marks if own.last_marks is not None else 0)
+        return StateMemory(place, "kv", computed, measured_bytes(own), own.length, slots)
+    if hasattr(own, "hidden") and hasattr(layer, "rate_log"):
+        computed = layer.heads * layer.head_dim * layer.config.state_dim * own.hidden.element_size()
+        computed += max(layer.config.conv_width - 1, 0) * layer.channels * own.inputs.element_size()
+        return StateMemory(place, "ssm", computed + 8, measured_bytes(own), 0, 0)
     return StateMemory(place, "other", None, measured_bytes(own), 0, 0)
 
 
@@ -120,7 +121,7 @@ def memory_page(generator: LunaGenerator, columns: int | None = None) -> Painted
     if state is None:
         page.prose(t("memory.state.none"))
     else:
-        layers = state_memory(state)
+        layers = state_memory(model, state)
         page.prose(t("memory.state.text", tokens=state.length, limit=state.max_length))
         rows = [[t(f"column.{name}") for name in ("layer", "kind", "held", "computed", "measured")]]
         for one in layers:

@@ -54,7 +54,8 @@ class Page:
         """A heading, with an empty line above it."""
         if self._text:
             self.line()
-        self.line((text, "bold"))
+        for part in textwrap.wrap(text, self.columns - 2) or [""]:
+            self.line((part, "bold"))
 
     def step(self, text: str) -> None:
         """A heading with the next number."""
@@ -86,7 +87,7 @@ class Page:
             self.line(*row)
 
     def heat(self, names: Sequence[str], values: Sequence[Sequence[float]], marks: Sequence[str]) -> None:
-        """A square of cells, rows named; `values` are 0 to 1.
+        """A square of cells, rows named, on a scale from 0 to the largest value.
 
         Args:
             names: of the rows.
@@ -94,18 +95,19 @@ class Page:
             marks: two characters over each column.
         """
         side = max(width(name) for name in names)
+        top = max((value for row in values for value in row), default=0.0) or 1.0
         self.line(" " * (side + 4) + "".join(marks))
         for name, row in zip(names, values, strict=True):
             cells: list[str | Span] = ["  ", name + " " * (side - width(name)), "  "]
             for value in row:
-                level = min(len(RAMP) - 1, max(0, int(value * len(RAMP))))
+                level = min(len(RAMP) - 1, max(0, int(value / top * len(RAMP))))
                 ink = "white" if level > 4 else "black"
                 cells.append((RAMP[level] * 2, f"{ink} on {_SHADES[level]}"))
             self.line(*cells)
         self.line(
             "  " + " " * (side + 2) + "0 ",
             *((c * 2, f"black on {s}") for c, s in zip(RAMP, _SHADES, strict=True)),
-            " 1",
+            f" {top:.2f}",
         )
 
     def painted(self) -> Painted:

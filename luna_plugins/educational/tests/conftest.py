@@ -114,6 +114,8 @@ def ask() -> Callable[..., str]:
     """`ask(session, question)`: everything that was said about it but the answer."""
 
     def run(session: Session, question: str = "Olá! O que é café?") -> str:
-        return "".join(getattr(event, "text", "") for event in session.ask(question) if type(event).__name__ == "Notice")
+        return "".join(
+            getattr(event, "text", "") for event in session.ask(question) if type(event).__name__ == "Notice"
+        )
 
     return run

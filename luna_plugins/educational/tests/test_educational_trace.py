@@ -161,7 +161,9 @@ def test_the_choices_are_those_of_the_sampler(
         assert float(choice.after[choice.id]) > 0
         assert float(choice.before.sum()) == pytest.approx(1, abs=1e-5)
         assert int((choice.after > 0).sum()) <= (1 if temperature == 0 else 20)
-    run = generate(found.model, found.prompt, sampling_of(given), end_ids=found.generator.template.end_ids, max_tokens=12)
+    run = generate(
+        found.model, found.prompt, sampling_of(given), end_ids=found.generator.template.end_ids, max_tokens=12
+    )
     assert list(run) == found.answer
 
 
@@ -174,14 +176,16 @@ def test_filters_on_known_logits() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_MODEL)
-def test_memory_is_the_bytes_of_the_tensors(kind: str, converse: Callable[..., Session], ask: Callable[..., str]) -> None:
+def test_memory_is_the_bytes_of_the_tensors(
+    kind: str, converse: Callable[..., Session], ask: Callable[..., str]
+) -> None:
     session = converse(kind)
     ask(session)
     model, state = model_of(session), session.generator.state  # type: ignore[attr-defined]
     count, size = weight_bytes(model)
     assert count == sum(p.numel() for p in model.parameters())
     assert size >= 4 * count
-    layers = state_memory(state)
+    layers = state_memory(model, state)
     assert layers
     assert all(one.computed == one.measured for one in layers)
     whole = sum(tensor.numel() * tensor.element_size() for tensor in tensors(state.blocks))
