@@ -116,7 +116,7 @@ def experts_page(reading: Reading, columns: int | None = None) -> Painted:
         most = math.log(len(found.load))
         page.head(routing.place)
         for expert, share in enumerate(found.load.tolist()):
-            page.line(f"  {expert:3d}  {bar(share, 30)}  {100 * share:5.1f} %")
+            page.line(f"  {expert:3d}  {bar(share, min(30, page.columns - 18))}  {100 * share:5.1f} %")
         load_entropy = float(torch.special.entr(found.load).sum())
         numbers = {"load": f"{load_entropy:.2f}", "token": f"{found.entropy:.2f}", "most": f"{most:.2f}"}
         page.prose(t("experts.entropy", **numbers))
@@ -135,7 +135,7 @@ def experts_page(reading: Reading, columns: int | None = None) -> Painted:
         for name, value in loads.items():
             page.head(name)
             for expert, share in enumerate(value.tolist()):
-                page.line(f"  {expert:3d}  {bar(share, 30)}  {100 * share:5.1f} %")
+                page.line(f"  {expert:3d}  {bar(share, min(30, page.columns - 18))}  {100 * share:5.1f} %")
     for conference in seen.conferences:
         page.prose(collaboration(conference))
     return page.painted()

@@ -37,7 +37,8 @@ textos = [
 tokenizador = Tokenizer.train(textos, 800)
 ids = torch.tensor([id_ for texto in textos for id_ in [*tokenizador.encode(texto), tokenizador.end_id]])
 medidas = {
-    "d_model": 48, "num_layers": 1, "num_heads": 4, "num_kv_heads": 4, "head_dim": 12, "ffn_dim": 96, "max_positions": 64,
+    "d_model": 48, "num_layers": 1, "num_heads": 4, "num_kv_heads": 4, "head_dim": 12, "ffn_dim": 96,
+    "max_positions": 64,
 }  # fmt: skip
 registro = load_plugins("none").registry
 planta = Blueprint.from_preset("mini", registro, vocab_size=tokenizador.vocab_size, dims=medidas)
@@ -142,7 +143,6 @@ assert abs(produto(3, 1) - produto(23, 21)) < 1e-4
 # %%
 normas = modelo.embedding.weight.detach().norm(dim=-1)
 vezes = torch.bincount(ids, minlength=tokenizador.vocab_size)
-print(
-    f"norma média: dos 100 tokens mais usados {float(normas[vezes.topk(100).indices].mean()):.2f}, "
-    f"dos que nunca apareceram {float(normas[vezes == 0].mean()) if (vezes == 0).any() else float('nan'):.2f}"
-)
+nunca = f"{float(normas[vezes == 0].mean()):.2f}" if bool((vezes == 0).any()) else "-"
+usados = float(normas[vezes.topk(100).indices].mean())
+print(f"norma média: dos 100 tokens mais usados {usados:.2f}, dos que nunca apareceram {nunca}")
