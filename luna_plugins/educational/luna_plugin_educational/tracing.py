@@ -115,7 +115,8 @@ class _Eyes:
         model = self.model
         self._on(model.embedding, lambda _, args, out: setattr(self, "embeddings", out[0]))
         self._on(model.norm, lambda _, args, out: setattr(self, "hidden", out[0]))
-        for index, block in enumerate(model.blocks):
+        for index, module in enumerate(model.blocks):
+            block: Any = module
             self._on(block, self._block(index))
             self._on(block.mixer, self._norm(self.mixed, index))
             self._on(block.ffn, self._norm(self.fed, index))
@@ -261,4 +262,5 @@ def _state_space() -> type | None:
         from luna_plugin_ssm.layer import StateSpace
     except ImportError:
         return None
-    return StateSpace
+    found: type = StateSpace
+    return found
