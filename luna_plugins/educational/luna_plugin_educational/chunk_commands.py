@@ -26,13 +26,13 @@ class ChunkDemoCommand(Command):
         Raises:
             UsageError: neither text nor documents, or no strategy.
         """
-        from .chunks import demo_page, document_chunks
+        from .chunks import demo_page, document_chunks, first_of
 
         registry = session.plugins.registry
         if not registry.of_kind("chunker"):
             registry.get("chunker", "sentence")
         if not argument:
-            return demo_page(registry, [document for document, _ in document_chunks(session)], _USUAL)
+            return demo_page(registry, [document for document, _ in first_of(document_chunks(session))], _USUAL)
         size = min(_USUAL, max(_LEAST, len(argument) // 4))
         return demo_page(registry, [Document(argument, "-")], size)
 
@@ -78,7 +78,7 @@ class ChunkStrategyCommand(Command):
     """Cut the documents anew in another way."""
 
     def run(self, argument: str, session: Session) -> str:
-        """The name of a chunker.
+        """The name of a chunker; fields of its configuration may follow, such as `min_size=150`.
 
         Raises:
             UsageError: an unknown name, or no documents.
@@ -86,9 +86,10 @@ class ChunkStrategyCommand(Command):
         from .chunks import changed_node, rag_step
 
         rag_step(session)
-        if not argument:
+        name, *fields = argument.split() or [""]
+        if not name or not all("=" in field for field in fields):
             raise UsageError(t("strategy.usage", names=", ".join(self.complete("", session))))
-        return _recut(session, changed_node(session, name=argument))
+        return _recut(session, changed_node(session, name=name, fields=fields))
 
     def complete(self, prefix: str, session: Session) -> list[str]:
         """Names of chunkers."""

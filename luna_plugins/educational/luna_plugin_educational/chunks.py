@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 t = catalogue(__package__)
 
 _SHOWN = 5
+_SAMPLE = 50_000
 LIMITS = ("max_size", "max_chars")
 """What chunkers call their limit."""
 LEAST = {"max_size": "min_size", "max_chars": "min_chars"}
@@ -139,7 +140,10 @@ def stats_page(session: Session, columns: int | None = None) -> Painted:
         return page.painted()
     from luna_plugin_chunking.quality import quality
 
-    report = quality(pairs)
+    shown = first_of(pairs)
+    report = quality(shown)
+    if len(shown) < len(pairs):
+        page.prose(t("sampled", shown=len(shown), count=len(pairs)))
     page.rows(
         [[t(f"quality.{key}"), f"{getattr(report, key):.3f}"] for key in ("inside", "across", "spread", "density")]
     )
@@ -158,7 +162,7 @@ def optimize_page(session: Session, columns: int | None = None) -> Painted:
     registry.get("chunker", "sentence")
     from luna_plugin_chunking.quality import candidates, helps, quality
 
-    pairs = document_chunks(session)
+    pairs = first_of(document_chunks(session))
     strategy = knowledge.config.chunker["name"]
     settings = _limits(registry.get("chunker", strategy), knowledge.config.chunker)
     report = quality(pairs)
@@ -174,8 +178,9 @@ def optimize_page(session: Session, columns: int | None = None) -> Painted:
             page.prose(t("optimize.no_gain", strategy=component.name, measure=t(f"quality.{measure}")))
             continue
         found += 1
-        numbers = {"before": f"{gain.before:.3f}", "after": f"{gain.after:.3f}", "size": settings["max_size"]}
-        page.prose(t("optimize.gain", strategy=component.name, measure=t(f"quality.{measure}"), **numbers))
+        numbers = {"before": f"{gain.before:.3f}", "after": f"{gain.after:.3f}"}
+        command = " ".join([component.name, *(f"{key}={str(value).lower()}" for key, value in fields.items())])
+        page.prose(t("optimize.gain", command=command, measure=t(f"quality.{measure}"), **numbers))
     if not found:
         page.prose(t("optimize.none"))
     return page.painted()
@@ -188,8 +193,16 @@ def _limits(component: Component, node: dict[str, Any]) -> dict[str, Any]:
     return {"max_size": most, "min_size": getattr(config, LEAST[limit], 0) if limit is not None else 0}
 
 
-def changed_node(session: Session, *, name: str | None = None, size: int | None = None) -> dict[str, Any]:
+def changed_node(
+    session: Session, *, name: str | None = None, size: int | None = None, fields: Sequence[str] = ()
+) -> dict[str, Any]:
     """The present chunker's node with another name or another limit.
+
+    Args:
+        session: the conversation.
+        name: the other chunker; None: the present one.
+        size: the other limit; None: the present one.
+        fields: `min_size=150` and the like, which go before what would be chosen.
 
     Raises:
         UsageError: no documents, or no such strategy; names the nearest.
@@ -199,4 +212,21 @@ def changed_node(session: Session, *, name: str | None = None, size: int | None 
     present = registry.get("chunker", node["name"])
     component = present if name is None else registry.get("chunker", name)
     limit = size if size is not None else _limits(present, node)["max_size"]
-    return node_of(component, limit)
+    given = dict(field.split("=", 1) for field in fields)
+    return {**node_of(component, limit), **{key: _value(text) for key, text in given.items()}}
+
+
+def _value(text: str) -> Any:
+    return int(text) if text.isdigit() else {"true": True, "false": False}.get(text.lower(), text)
+
+
+def first_of(pairs: Pairs) -> Pairs:
+    """The first documents, up to `_SAMPLE` characters together, one at least: so many are judged in a moment."""
+    kept: Pairs = []
+    size = 0
+    for document, chunks in pairs:
+        size += len(document.text)
+        if kept and size > _SAMPLE:
+            break
+        kept.append((document, chunks))
+    return kept

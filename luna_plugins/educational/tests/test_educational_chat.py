@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -221,7 +222,7 @@ def test_chunks_are_cut_anew_for_the_conversation(converse: Callable[..., Sessio
     assert session.search("Quantos dias duram as férias?", 3)
     assert "sentence" in str(session.command("/chunk-stats"))
     for line, words in {"/chunk-size 3": "max_size", "/chunk-size x": "«x»", "/chunk-strategy sentense": "sentence",
-                        "/chunk-strategy": "markdown"}.items():  # fmt: skip
+                        "/chunk-strategy fixed 3": "markdown", "/chunk-strategy": "markdown"}.items():  # fmt: skip
         with pytest.raises(UsageError, match=words):
             session.command(line)
     assert len(session.search("Quantos dias duram as férias?", 3)), "what was refused changed nothing"
@@ -234,7 +235,10 @@ def test_an_optimisation_is_tried_and_told(converse: Callable[..., Session], doc
     session.command("/chunk-strategy fixed")
     session.command("/chunk-size 150")
     page = " ".join(str(session.command("/optimize-chunks")).split())
-    assert "/chunk-strategy sentence" in page
+    found = re.findall(r"/chunk-strategy (\S+(?: \w+=\w+)*) melhora", page)
+    assert any(command.startswith("sentence") for command in found)
+    for command in found:
+        assert "agora" in str(session.command(f"/chunk-strategy {command}")), "what is proposed can be typed"
     assert "cortes em fim de frase, de 0.000 para 1.000" in page
 
 
