@@ -123,7 +123,7 @@ def memory_page(generator: LunaGenerator, columns: int | None = None) -> Painted
     else:
         layers = state_memory(model, state)
         page.prose(t("memory.state.text", tokens=state.length, limit=state.max_length))
-        rows = [[t(f"column.{name}") for name in ("layer", "kind", "held", "computed", "measured")]]
+        rows = [[t(f"column.{name}") for name in ("layer", "keeps", "held", "computed", "measured")]]
         for one in layers:
             held = f"{one.used} / {one.room}" if one.room else t("memory.constant")
             computed = "-" if one.computed is None else bytes_text(one.computed)
