@@ -142,6 +142,7 @@ class LunaGenerator(Generator):
         from luna_kernel.model.sampling_config import Sampling
 
         text = AnswerText(self.tokenizer.stream(), turn.sampling.stop)
+        turn.prompt_ids, turn.answer_ids = list(prompt), []
         state, rest = self._continue(prompt)
         turn.usage["cached_tokens"] += len(prompt) - len(rest)
         run = generate(
@@ -158,6 +159,7 @@ class LunaGenerator(Generator):
         try:
             for id_ in run:
                 turn.usage["completion_tokens"] += 1
+                turn.answer_ids.append(id_)
                 piece = text.push(id_)
                 if piece:
                     yield piece
@@ -171,6 +173,11 @@ class LunaGenerator(Generator):
         if rest_of_text:
             yield rest_of_text
         turn.stop_reason = "stop_string" if text.stopped else _STOP_REASONS[run.finish_reason or "stopped"]
+
+    @property
+    def state(self) -> Any:
+        """The decode state of the conversation, as the last answer left it; None before the first."""
+        return self._state
 
     def condition_vector(self, name: str, value: Any) -> list[float]:
         """A condition of a turn as the model reads it; see `_tell`."""

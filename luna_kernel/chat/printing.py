@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from luna_kernel.base.messages import catalogue
 from luna_kernel.chat.commands import stats_line
 from luna_kernel.chat.streaming import printable
-from luna_kernel.contracts.chat import Citation, Event, Notice, Text, Thinking, Turn
+from luna_kernel.contracts.chat import Citation, Event, Notice, Painted, Text, Thinking, Turn
 
 if TYPE_CHECKING:
     from luna_kernel.chat.session import Session
@@ -44,6 +44,8 @@ class PlainPrinter(Printer):
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
         self._answers = 0
+        self._open = False
+        """Whether the line that was written last has no end yet."""
 
     def show(self, event: Event) -> None:
         """The answer's text at once, remarks on stderr; thinking is not shown."""
@@ -53,11 +55,15 @@ class PlainPrinter(Printer):
                 self._answers = -self._answers
             self._out.write(printable(event.text))
             self._out.flush()
+            self._open = bool(event.text) and not event.text.endswith("\n")
         elif isinstance(event, Notice):
-            self.remark(printable(event.text))
+            # The answer may go on after it, so what ends its line is no part of the answer.
+            self.remark("\n" * self._open + printable(event.text))
+            self._open = False
 
     def end(self, turn: Turn, session: Session) -> None:
         """Newline and sources."""
+        self._open = False
         if not turn.answer.endswith("\n"):
             self._out.write("\n")
         for citation in turn.citations:
@@ -96,10 +102,13 @@ class TerminalPrinter(Printer):
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._remarks = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._thinking = False
+        self._open = False
 
     def show(self, event: Event) -> None:
-        """As it comes."""
+        """As it comes; a remark begins on a line of its own."""
         if isinstance(event, Notice):
+            if self._open:
+                self._write("\n", None)
             self.remark(event.text)
             return
         if isinstance(event, Thinking):
@@ -116,22 +125,30 @@ class TerminalPrinter(Printer):
         self._thinking = False
         if turn.stop_reason == "interrupted":
             self._write(f" [{t('stats.interrupted')}]", "yellow")
-        self._write("\n", None)
+        if self._open or not turn.answer:
+            self._write("\n", None)
         for citation in turn.citations:
             self._write("  " + citation_line(citation) + "\n", "dim cyan")
         self._write("  " + stats_line(turn) + "\n", "dim")
 
     def remark(self, text: str) -> None:
-        """Dim, on stderr."""
+        """Dim, on stderr; what comes with colours of its own keeps them."""
         from rich.text import Text as RichText
 
-        self._remarks.print(RichText(printable(text), style="dim"))
+        if isinstance(text, Painted) and printable(text) == text:
+            painted = RichText(str(text))
+            for start, end, style in text.spans:
+                painted.stylize(style, start, end)
+            self._remarks.print(painted)
+        else:
+            self._remarks.print(RichText(printable(text), style="dim"))
 
     def _write(self, text: str, style: str | None) -> None:
         from rich.text import Text as RichText
 
         self._console.print(RichText(printable(text), style=style or ""), end="")
         self._console.file.flush()
+        self._open = bool(text) and not text.endswith("\n")
 
 
 def citation_line(citation: Citation) -> str:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 t = catalogue(__package__)
 
-DEFAULT_STEPS = ("history", "persona", "rag", "generate", "proactive")
+DEFAULT_STEPS = ("history", "persona", "rag", "generate", "proactive", "educational")
 """A `Turn`'s way; those whose component no plugin brings are left out."""
 
 MAX_QUERY_CHARS = 20_000
@@ -52,6 +52,10 @@ class SessionOptions:
     rag: bool = True
     """Whether documents are searched; `/rag` changes it."""
     show_thinking: bool = False
+    educational: bool = False
+    """Whether each answer is explained; the educational step reads it, `/educational` changes it."""
+    show_tensors: bool = False
+    """Whether the explanation shows the tensors of every layer."""
     context: str = ""
     """An opening remark of the user's about the matter, part of the system message of every turn."""
     max_query_chars: int = MAX_QUERY_CHARS

@@ -40,6 +40,8 @@ class ChatRequest:
     session: str | None = None
     save: bool = True
     thinking: bool = False
+    educational: bool = False
+    show_tensors: bool = False
     stop: tuple[str, ...] = ()
     train_seconds: float | None = None
     rebuild: bool = False
@@ -68,6 +70,8 @@ def chat_options(function: F) -> F:
             option("--session", metavar="NAME", help=lambda: t("run.session")),
             option("--save/--no-save", default=True, help=lambda: t("run.save")),
             option("--thinking", is_flag=True, help=lambda: t("run.thinking")),
+            option("--educational", is_flag=True, help=lambda: t("run.educational")),
+            option("--show-tensors", is_flag=True, help=lambda: t("run.show_tensors")),
             option("--generator", metavar="NAME", help=lambda: t("run.generator")),
             option("--steps", metavar="LIST", help=lambda: t("run.steps")),
             _numbers,

@@ -50,6 +50,8 @@ def open_session(app: App, request: ChatRequest) -> Session:
         persona=request.settings.persona,
         docs=request.docs,
         show_thinking=request.thinking,
+        educational=request.educational or request.show_tensors,
+        show_tensors=request.show_tensors,
         context=request.context,
     )
     store = open_store(app, request)
@@ -90,6 +92,8 @@ def check_request(app: App, request: ChatRequest) -> None:
         registry.get("step", "rag", where="--docs")
     if request.settings.persona is not None:
         registry.get("step", "persona", where="--persona")
+    if request.educational or request.show_tensors:
+        registry.get("step", "educational", where="--educational" if request.educational else "--show-tensors")
     for name in request.steps or ():
         registry.get("step", name, where="--steps")
     if request.generator is not None:
@@ -148,13 +152,16 @@ def _sampling(request: ChatRequest, chat: dict[str, Any]) -> Sampling:
 
 
 def _steps(app: App, request: ChatRequest, chat: dict[str, Any], plugins: Plugins) -> list[Any] | None:
-    """The steps that were asked for, or the model's own without those whose plugin is off, which is said."""
-    if request.steps is not None:
-        return list(request.steps)
-    own = chat.get("steps")
+    """The steps that were asked for, or the model's own without those whose plugin is off, which is said;
+    and the one that explains, where `--educational` wants it."""
+    explains = [{"name": "educational"}] if request.educational or request.show_tensors else []
+    own = chat.get("steps") if request.steps is None else list(request.steps)
     if not isinstance(own, list):
         return None
     nodes = [item if isinstance(item, dict) else {"name": item} for item in own]
+    nodes += [node for node in explains if node["name"] not in [item.get("name") for item in nodes]]
+    if request.steps is not None:
+        return nodes
     missing = [str(node.get("name")) for node in nodes if not plugins.registry.find("step", str(node.get("name")))]
     if missing:
         app.say(t("run.steps_missing", names=", ".join(missing)))

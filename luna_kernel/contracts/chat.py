@@ -90,6 +90,23 @@ class Thinking:
     text: str
 
 
+class Painted(str):
+    """Text for people with colours beside it: on a pipe, or under NO_COLOR, it is the plain text that it is.
+
+    A command may return it, and a `Notice` may carry it.
+    """
+
+    __slots__ = ("spans",)
+    spans: tuple[tuple[int, int, str], ...]
+    """(start, end, style): offsets into the text, and a style of rich such as `bold` or `black on #ffcc00`."""
+
+    def __new__(cls, text: str, spans: Sequence[tuple[int, int, str]] = ()) -> Painted:
+        """The text with its spans."""
+        made = super().__new__(cls, text)
+        made.spans = tuple(spans)
+        return made
+
+
 @dataclass(frozen=True)
 class Notice:
     """A remark to the person that is not part of the answer."""
@@ -129,6 +146,10 @@ class Turn:
     """`prompt_tokens` (of which `cached_tokens` were read in an earlier turn), `completion_tokens`."""
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds: `first_token`, `total`, and each step's under its name (`generate`); `retrieve` from the rag step."""
+    prompt_ids: list[int] = field(default_factory=list)
+    """The ids that a Luna model was given for the answer; of this process only, no store keeps them."""
+    answer_ids: list[int] = field(default_factory=list)
+    """The ids that it answered with, the end token left out."""
     notes: dict[str, Any] = field(default_factory=dict)
     """JSON-able facts that steps leave for `/stats` and the store, under the step's name."""
 

@@ -8,6 +8,9 @@ that a pass with a cache equals one without).
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import torch
 from torch import Tensor
 
@@ -43,12 +46,7 @@ class Attention(Layer):
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
         """See the class; `ctx.state` is a `KVCache` or None."""
         B, T, _ = x.shape
-        H, Hk = self.num_heads, self.num_kv_heads
-        q, k, v = self.qkv(x).view(B, T, H + 2 * Hk, self.head_dim).transpose(1, 2).split((H, Hk, Hk), 1)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        if ctx.position is not None:
-            q, k = ctx.position.rotate(q, k, ctx)
+        q, k, v = self._project(x, ctx)
         cache: KVCache | None = ctx.state
         marks = self._marks(ctx, cache)
         if cache is not None:
@@ -60,6 +58,40 @@ class Attention(Layer):
         y = attend(q, k, v, mask, is_causal=is_causal)
         out: Tensor = self.out(y.transpose(1, 2).reshape(B, T, -1).to(x.dtype))
         return out
+
+    def weights(self, x: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
+        """How much each token takes from each: for looking at, not a part of a pass.
+
+        Args:
+            x: (B, T, D), all tokens of the rows; what `ctx.state` holds is left out of account.
+            ctx: of the pass.
+
+        Returns:
+            (B, H, T, T), each row sums to 1, float32 at least; and the values (B, H, T, Dh) that they weigh: their
+            product, through `out`, is what `forward` gives for x.
+        """
+        q, k, v = self._project(x, ctx)
+        alone = dataclasses.replace(ctx, state=None)
+        mask, is_causal = self._mask(q, k.shape[2], alone, None, self._marks(alone, None))
+        k, v = (each.repeat_interleave(self.num_heads // self.num_kv_heads, 1) for each in (k, v))
+        exact = torch.promote_types(q.dtype, torch.float32)
+        scores = (q.to(exact) @ k.to(exact).mT) / math.sqrt(self.head_dim)
+        if is_causal:
+            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).tril()
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+        return scores.softmax(-1), v
+
+    def _project(self, x: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, Dh), keys and values (B, Hk, T, Dh), normed and turned."""
+        B, T, _ = x.shape
+        H, Hk = self.num_heads, self.num_kv_heads
+        q, k, v = self.qkv(x).view(B, T, H + 2 * Hk, self.head_dim).transpose(1, 2).split((H, Hk, Hk), 1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if ctx.position is not None:
+            q, k = ctx.position.rotate(q, k, ctx)
+        return q, k, v
 
     def output_parameters(self) -> tuple[str, ...]:
         """The output's matrix, and its bias."""

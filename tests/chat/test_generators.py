@@ -32,8 +32,16 @@ def answer(generator: LunaGenerator, turn: Turn, stop=lambda: False) -> str:
 
 
 def test_streams_and_counts(generator):
+    assert generator.state is None
     turn = turn_of()
     text = answer(generator, turn)
+    assert turn.prompt_ids == generator.template.render([Message("user", "oi")], answer=True)[0]
+    assert len(turn.answer_ids) == turn.usage["completion_tokens"]
+    assert generator.tokenizer.decode(turn.answer_ids).startswith(text)
+    assert generator.state.length in (
+        len(turn.prompt_ids + turn.answer_ids) - 1,
+        len(turn.prompt_ids + turn.answer_ids),
+    )
     assert turn.stop_reason in ("end", "length")
     assert turn.usage["prompt_tokens"] == len(generator.template.render([Message("user", "oi")], answer=True)[0])
     assert turn.usage["completion_tokens"] <= 12

@@ -132,6 +132,8 @@ def test_sessions_are_kept_named_and_resumed(luna, echo, tmp_path: Path):
         (["run", "--model", "nonesuch", "--query", "a"], "nonesuch"),
         (["run", "--model", "../../etc", "--query", "a"], "etc"),
         (["run", "--model", "torn", "--query", "a"], "torn"),
+        (["run", "--plugins", "none", "--educational", "--query", "a"], "--educational"),
+        (["run", "--plugins", "none", "--show-tensors", "--query", "a"], "--show-tensors"),
         (["chat"], "luna models list"),
         (["chat", "a", "--model", "b"], "two models|Two models"),
         (["create", "--name", "x/../y", "--preset", "nonesuch"], "mini"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +94,36 @@ class RagStep(Step):
             raise UsageError(t("rag.no_folder"), hint=t("rag.no_docs.hint"))
         with show_progress() as progress:
             self._summary = self.knowledge.sync(self._paths, progress=progress)
+        return self._summary
+
+    def recut(self, chunker: Mapping[str, Any], session: Session) -> Summary:
+        """Cut the documents anew with another chunker, for the rest of this conversation.
+
+        The next conversation over them cuts as its own settings say. Where the new chunker fails, the former stays.
+
+        Args:
+            chunker: its node, as `KnowledgeConfig.chunker`.
+
+        Raises:
+            UsageError: there are no documents, or they are a knowledge base that is updated by `luna index`.
+            ConfigError: the node does not validate.
+        """
+        if self.knowledge is None or (self._paths[0] / DATABASE).is_file():
+            raise UsageError(t("rag.no_folder"), hint=t("rag.no_docs.hint"))
+        registry = session.plugins.registry
+        before, folder = self.config, self.knowledge.folder
+        component = registry.get("chunker", chunker["name"], where="knowledge.chunker")
+        component.make_config(chunker, where="knowledge.chunker")
+        knowledge = before.knowledge.model_copy(update={"chunker": dict(chunker)})
+        self.close()
+        try:
+            self.config = before.model_copy(update={"knowledge": knowledge})
+            self._open(folder, registry)
+        except BaseException:
+            self.config = before
+            self._open(folder, registry)
+            raise
+        assert self._summary is not None
         return self._summary
 
     def describe(self) -> str | None:

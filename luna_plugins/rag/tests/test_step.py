@@ -244,3 +244,31 @@ def test_a_named_base_that_is_torn_is_kept_until_rebuild(write: Write, home: Pat
     assert database.read_bytes() == b"torn" * 5000
     assert luna("index", str(docs), "--kb", "precos", "--rebuild").exit_code == 0
     assert "três" in luna("search", "quanto custa o café", "--kb", "precos").stdout
+
+
+def test_documents_are_cut_anew_for_one_conversation(talk: Callable[..., Session], examples: Path) -> None:
+    session = talk(examples)
+    step = session.step("rag")
+    assert isinstance(step, RagStep)
+    assert step.knowledge is not None
+    before = len(step.knowledge)
+    summary = step.recut({"name": "paragraph", "max_chars": 200, "min_chars": 50}, session)
+    assert summary.chunks == len(step.knowledge) > before
+    assert not summary.added, "no file is read again"
+    assert "180 quilos" in ask(session, "Quanto pesa o sino da capela?").answer
+    for wrong in ({"name": "paragraph", "max_chars": 1}, {"name": "none"}):
+        with pytest.raises(UsageError):
+            step.recut(wrong, session)
+        assert len(step.knowledge) == summary.chunks, "what was refused changes nothing"
+    other = talk(examples).step("rag")
+    assert isinstance(other, RagStep)
+    assert other.knowledge is not None
+    assert len(other.knowledge) == before, "the next conversation cuts as its settings say"
+
+
+def test_nothing_is_cut_anew_without_a_folder_of_documents(talk: Callable[..., Session]) -> None:
+    session = talk()
+    step = session.step("rag")
+    assert isinstance(step, RagStep)
+    with pytest.raises(UsageError):
+        step.recut({"name": "paragraph"}, session)
