@@ -136,7 +136,8 @@ class GeneratorConformance:
     def test_stop_in_the_middle(self, generator: Generator) -> None:
         """`stop()` ends the answer with the next piece at the latest; the next answer is whole."""
         whole = self.answer(generator, self.turn())
-        turn, heard = self.turn(), []
+        turn = self.turn()
+        heard: list[Event] = []
         for event in generator.generate(turn, lambda: len(heard) >= 2):
             heard.append(event)  # noqa: PERF402  `stop` looks at it meanwhile
         assert 2 <= len(heard) <= 3 < len(whole)
