@@ -141,12 +141,12 @@ class GgufModel:
         if id_ not in self._pieces:
             size = 64
             while True:
-                buffer = (ctypes.c_char * size)()
+                buffer = ctypes.create_string_buffer(size)
                 written = self.library.llama_token_to_piece(self._vocab, id_, buffer, size, 0, False)
                 if written >= 0:
                     break
                 size = -written  # that many are needed
-            self._pieces[id_] = bytes(buffer[:written])
+            self._pieces[id_] = buffer.raw[:written]
         return self._pieces[id_]
 
     def stream(self) -> PieceStream:

@@ -29,10 +29,13 @@ _PLAIN = (
 class Vocabulary(Protocol):
     """What a template asks of the model's vocabulary."""
 
-    controls: Mapping[str, int]
-    """Control tokens by their text."""
-    markup: Sequence[str]
-    """Texts of tokens that are no control tokens but look like it, such as `<think>`; llama.cpp always reads them."""
+    @property
+    def controls(self) -> Mapping[str, int]:
+        """Control tokens by their text."""
+
+    @property
+    def markup(self) -> Sequence[str]:
+        """Texts of tokens that look like control tokens and are none, such as `<think>`; llama.cpp always reads them."""
 
     def tokenize(self, text: str) -> list[int]:
         """The ids of `text`, with control tokens off and nothing added."""
