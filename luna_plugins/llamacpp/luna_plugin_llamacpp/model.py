@@ -82,8 +82,8 @@ class GgufModel:
             "verbose": False,
         }  # fmt: skip
         try:
-            own = self._context_of(path) if config.context_length is None else config.context_length
-            self.llama = self.library.Llama(n_ctx=own, **options)
+            self._context = self._context_of(path) if config.context_length is None else config.context_length
+            self.llama = self.library.Llama(n_ctx=self._context, **options)
         except (ValueError, RuntimeError, UnicodeDecodeError, MemoryError) as error:
             raise UsageError(t("file.broken", path=path), hint=t("file.broken.hint")) from error
         self.metadata: dict[str, str] = self.llama.metadata
@@ -92,14 +92,19 @@ class GgufModel:
         self._read_vocabulary()
 
     def _context_of(self, path: Path) -> int:
-        """The context length that the file states, bounded."""
-        probe = self.library.Llama(model_path=str(path), vocab_only=True, verbose=False, n_ctx=8)
+        """The context length that the file states, bounded; reads its head only."""
+        from llama_cpp._internals import LlamaModel
+        from llama_cpp._logger import set_verbose
+
+        set_verbose(False)
+        params = self.library.llama_model_default_params()
+        params.vocab_only = True
+        probe = LlamaModel(path_model=str(path), params=params, verbose=False)
         try:
-            names = [name for name in probe.metadata if name.endswith(".context_length")]
-            stated = int(probe.metadata[names[0]]) if names else _LONGEST_CONTEXT
+            stated = [int(value) for name, value in probe.metadata().items() if name.endswith(".context_length")]
         finally:
             probe.close()
-        return max(8, min(stated, _LONGEST_CONTEXT))
+        return max(8, min([*stated, _LONGEST_CONTEXT]))
 
     def _read_vocabulary(self) -> None:
         library = self.library
@@ -126,7 +131,7 @@ class GgufModel:
     @property
     def context_length(self) -> int:
         """Tokens that fit into the cache."""
-        return int(self.llama.n_ctx())
+        return min(self._context, int(self.llama.n_ctx()))  # llama.cpp's cache is a multiple of 256
 
     def is_end(self, id_: int) -> bool:
         """Whether a token ends a turn or a text."""

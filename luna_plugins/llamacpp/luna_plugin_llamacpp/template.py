@@ -35,7 +35,7 @@ class Vocabulary(Protocol):
 
     @property
     def markup(self) -> Sequence[str]:
-        """Texts of tokens that look like control tokens and are none, such as `<think>`; llama.cpp always reads them."""
+        """Texts of tokens that look like control tokens but are not, such as `<think>`; always read as tokens."""
 
     def tokenize(self, text: str) -> list[int]:
         """The ids of `text`, with control tokens off and nothing added."""

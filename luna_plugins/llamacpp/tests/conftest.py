@@ -38,8 +38,10 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def write_gguf(path: Path, template: str | None = CHATML, context: int = 256) -> None:
+def write_gguf(path: Path, template: str | None = CHATML, context: int = 1024) -> None:
     """Write the file; the same bytes each time."""
+    import json
+
     import gguf
     import numpy as np
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -52,8 +54,6 @@ def write_gguf(path: Path, template: str | None = CHATML, context: int = 256) ->
         special_tokens=[*CONTROLS, *MARKUP],
     )  # fmt: skip
     tokenizer.train_from_iterator(TEXT * 4, trainer)
-    import json
-
     model = json.loads(tokenizer.to_str())["model"]
     names = [name for name, _ in sorted(model["vocab"].items(), key=lambda item: item[1])]
     kinds = [

@@ -112,7 +112,7 @@ def test_the_answer_ends_with_the_context(tiny, make):
 
 
 def test_the_context_length_is_the_files(tiny, make):
-    assert make(tiny).context_length == 256
+    assert make(tiny).context_length == 1024
 
 
 def test_a_conversation_with_documents(tiny, make, tmp_path):
@@ -140,6 +140,7 @@ def test_the_verb(tiny, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["generator"] == "llamacpp"
+    assert "llama_" not in done.stderr, "llama.cpp talks to itself"
     assert "Traceback" not in done.stderr
 
 
