@@ -99,7 +99,7 @@ class GgufModel:
         set_verbose(False)
         params = self.library.llama_model_default_params()
         params.vocab_only = True
-        probe = LlamaModel(path_model=str(path), params=params, verbose=False)
+        probe: Any = LlamaModel(path_model=str(path), params=params, verbose=False)
         try:
             stated = [int(value) for name, value in probe.metadata().items() if name.endswith(".context_length")]
         finally:
