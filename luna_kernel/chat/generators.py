@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.chat.prompt import fit_messages
 from luna_kernel.chat.streaming import AnswerText
 from luna_kernel.contracts.chat import Event, Generator, Text, Thinking, Turn
 from luna_kernel.contracts.data import Message
@@ -59,7 +60,7 @@ class LunaGenerator(Generator):
         """The condition vectors that `_state` was made under."""
 
     @classmethod
-    def open(cls, model: str | None, *, plugins: Plugins, device: str = "cpu") -> LunaGenerator:
+    def open(cls, model: str | None, *, plugins: Plugins, device: str = "cpu", config: Any = None) -> LunaGenerator:
         """Open the model folder `model`."""
         from luna_kernel.model.checkpoint import open_model
 
@@ -107,34 +108,7 @@ class LunaGenerator(Generator):
         Raises:
             UsageError: the question alone is longer than the model can read.
         """
-        system = [part for part in turn.system if part]
-        head = [Message("system", "\n\n".join(system))] if system else []
-        question = Message("user", self._question(turn))
-        room = self._max_positions - min(turn.sampling.max_tokens, self._max_positions // 4) - 1
-        history = list(turn.history)
-        left_out = 0
-        while history and self.count_tokens([*head, *history, question]) > room:
-            # A question and its answer go together, so that the conversation begins with a question.
-            drop = 2 if len(history) > 1 else 1
-            history, left_out = history[drop:], left_out + drop
-        needed = self.count_tokens([*head, question])
-        if needed > room:
-            if head and self.count_tokens([question]) <= room:
-                return [question], left_out + 1
-            raise UsageError(
-                t("prompt.too_long", found=needed, model=self.name, limit=room), hint=t("query.too_long.hint")
-            )
-        return [*head, *history, question], left_out
-
-    def _question(self, turn: Turn) -> str:
-        """The question, under its passages if the model is one that answers from them.
-
-        Passages are plain text inside the user's turn: they cannot open a turn of their own.
-        """
-        if not (turn.passages and self.grounds_itself):
-            return turn.query
-        passages = "\n".join(f"[{item.number}] ({item.title or item.source}) {item.text}" for item in turn.passages)
-        return f"Passagens:\n{passages}\n\nPergunta: {turn.query}"
+        return fit_messages(self, turn)
 
     def _speak(self, turn: Turn, prompt: list[int], stop: Callable[[], bool], spoken: list[int]) -> Iterator[str]:
         """Generate one turn of speech after `prompt`; `spoken` gets its ids, `turn` its reason to stop."""

@@ -303,6 +303,7 @@ class Session:
         self.plugins.tell("luna_chat_end", session=self)
         for step in reversed(self._steps.values()):
             step.close()
+        self.generator.close()
         if self.store is not None:
             self.store.close()
 

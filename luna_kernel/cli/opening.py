@@ -106,15 +106,18 @@ def open_generator(app: App, request: ChatRequest, device: str) -> tuple[Generat
     model = request.settings.model
     if name != "luna":
         plugins = app.plugins()
-        given = {
+        unused = {
             "cache_limit": request.settings.cache_limit is not None,
             "low_memory": bool(request.settings.low_memory),
             "--adapt": request.adapt,
         }
-        for setting in [key for key, wanted in given.items() if wanted]:
+        for setting in [key for key, wanted in unused.items() if wanted]:
             app.say(t("run.not_for_generator", setting=setting, generator=name))
-        generator = plugins.registry.get("generator", name).load().open(model, plugins=plugins, device=device)
-        return generator, plugins, model or name, {}
+        component = plugins.registry.get("generator", name)
+        table = request.settings.plugins_config.get(component.plugin, {})
+        given = {"config": component.make_config(table, where=f"plugin.{component.plugin}")} if component.config else {}
+        generator = component.load().open(model, plugins=plugins, device=device, **given)
+        return generator, plugins, model or generator.name, {}
     from luna_kernel.chat.generators import LunaGenerator
     from luna_kernel.chat.models import find_model
 
@@ -184,7 +187,7 @@ def _resume(app: App, session: Session, name: str) -> None:
 
 
 def header(session: Session, device: DeviceChoice, seconds: float) -> list[str]:
-    """What is running, in one or two lines: model, plugins, device and why; what the steps have to say."""
+    """What is running, in one or two lines: model, plugins, device and why; what generator and steps have to say."""
     model = session.options.model
     parameters = getattr(session.generator, "num_parameters", None)
     if parameters:
@@ -199,6 +202,6 @@ def header(session: Session, device: DeviceChoice, seconds: float) -> list[str]:
             seconds=f"{seconds:.1f}",
         )
     ]
-    described = [session.step(name) for name in session.step_names]
-    lines += [text for step in described if step is not None and (text := step.describe())]
+    described = [session.generator, *(session.step(name) for name in session.step_names)]
+    lines += [text for part in described if part is not None and (text := part.describe())]
     return lines

@@ -188,8 +188,15 @@ class Generator(ABC):
     passages is answered by the extractive generator."""
 
     @classmethod
-    def open(cls, model: str | None, *, plugins: Plugins, device: str = "cpu") -> Generator:
-        """Make the generator for `luna run --generator NAME --model MODEL`; the default needs no model."""
+    def open(cls, model: str | None, *, plugins: Plugins, device: str = "cpu", config: Any = None) -> Generator:
+        """Make the generator for `luna run --generator NAME --model MODEL`; the default needs no model.
+
+        Args:
+            model: what the person named, or None.
+            plugins: those that are on.
+            device: where to compute, `cpu` or `cuda:0`.
+            config: its validated configuration, from the table `[plugin.NAME]` of the settings; None without one.
+        """
         return cls()
 
     @abstractmethod
@@ -201,6 +208,13 @@ class Generator(ABC):
     def conditions(self) -> Mapping[str, Sequence[str]]:
         """The conditions that it reads, each with the names of its dimensions."""
         return {}
+
+    def describe(self) -> str | None:
+        """One line for the head of the conversation, such as where messages are sent; None says nothing."""
+        return None
+
+    def close(self) -> None:  # noqa: B027  optional
+        """Called once when the session closes."""
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens that `messages` cost in this generator's prompt; the default estimates from characters."""

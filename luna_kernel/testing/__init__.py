@@ -1,4 +1,4 @@
-"""For authors of plugins: the conformance suite that every layer passes.
+"""For authors of plugins: the conformance suites that every layer and every generator passes.
 
 from luna_kernel.testing import LayerConformance
 
@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .conformance import LayerConformance
+    from .generators import GeneratorConformance
 
-__all__ = ["LayerConformance"]
+__all__ = ["GeneratorConformance", "LayerConformance"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the suite, and with it torch, on first use only."""
+    """Import a suite, and with it pytest or torch, on first use only."""
     if name == "LayerConformance":
         from .conformance import LayerConformance
 
         return LayerConformance
+    if name == "GeneratorConformance":
+        from .generators import GeneratorConformance
+
+        return GeneratorConformance
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from luna_kernel.base.errors import UsageError
 from luna_kernel.chat.generators import ExtractiveGenerator, LunaGenerator
-from luna_kernel.chat.streaming import AnswerText, printable
+from luna_kernel.chat.streaming import AnswerText, ThoughtTags, printable
 from luna_kernel.contracts.chat import Passage, Sampling, Text, Thinking, Turn
 from luna_kernel.contracts.data import Message
 from luna_kernel.data.tokenizer import CONTROL_TOKENS, Tokenizer
@@ -209,3 +209,30 @@ def test_printable_text_cannot_steer_a_terminal(text):
     shown = printable("\x1b[2J\x9b1m\x07" + text + "\u202e")
     assert not any(ord(char) < 32 and char not in "\n\t" for char in shown)
     assert not any(0x7F <= ord(char) < 0xA0 or char in "\u202e\u2066" for char in shown)
+
+
+@pytest.mark.parametrize(
+    ("text", "thought", "said"),
+    [
+        ("<think>\nHm, são 3 < 4.\n</think>\n\nQuatro.", "Hm, são 3 < 4.\n", "Quatro."),
+        ("  <think></think>Sim.", "", "Sim."),
+        ("Sem pensar: <think>não</think>", "", "Sem pensar: <think>não</think>"),
+        ("<think>nunca acaba </thin", "nunca acaba </thin", ""),
+        ("<thi", "", "<thi"),
+        ("<b>Sim</b>", "", "<b>Sim</b>"),
+        ("", "", ""),
+    ],
+)
+def test_the_thinking_part_is_told_from_the_answer(text, thought, said):
+    for size in (1, 2, 3, 7, 100):
+        tags = ThoughtTags()
+        events = [event for at in range(0, len(text), size) for event in tags.push(text[at : at + size])]
+        events += tags.finish()
+        assert "".join(event.text for event in events if isinstance(event, Thinking)) == thought
+        assert "".join(event.text for event in events if isinstance(event, Text)) == said
+        assert all(event.text for event in events)
+
+
+def test_a_thinking_part_may_have_begun_in_the_prompt():
+    tags = ThoughtTags(inside=True)
+    assert tags.push("penso</think>digo") == [Thinking("penso"), Text("digo")]

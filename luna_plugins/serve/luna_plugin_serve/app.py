@@ -222,7 +222,14 @@ class Server:
         return JSONResponse(self._model())
 
     def _model(self) -> dict[str, Any]:
-        return {"id": self.service.name, "object": "model", "created": self.started, "owned_by": "luna"}
+        limit = self.service.generator.context_length
+        return {
+            "id": self.service.name,
+            "object": "model",
+            "created": self.started,
+            "owned_by": "luna",
+            "max_model_len": limit,
+        }
 
     async def info(self, request: Request) -> Response:
         """What the page shows: model, personas, documents, language."""
