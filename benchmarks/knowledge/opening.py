@@ -87,9 +87,10 @@ def main() -> None:
         if not folder.is_dir():
             fill(folder, options.chunks)
         command = [sys.executable, __file__, "--measure", str(folder)]
-        rows = []
-        for _ in range(options.rounds + 1):
-            rows.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        rows = [
+            json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            for _ in range(options.rounds + 1)
+        ]
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     rows = rows[1:]  # the first one read from the disk
     figures = {name: [row[name] for row in rows] for name in COLUMNS}
