@@ -115,6 +115,11 @@ class Indexes:
                 self._write(index)
                 index.saved = True
 
+    def close(self) -> None:
+        """Let go of what the retrievers hold outside memory."""
+        for index in self._indexes:
+            index.retriever.close()
+
     def conditions(self) -> list[Condition]:
         """How the files of each index are; nothing is made anew, nothing said."""
         wanted = self._store.chunk_ids()
@@ -131,7 +136,9 @@ class Indexes:
             if manifest is None:
                 found = integrity.read_json(folder / _MARKER)
                 return Condition(name, "other", bytes=size, settings=found.get("settings"))
-            held = component.load().load(config, folder / _DATA, self._registry).ids()
+            opened = component.load().load(config, folder / _DATA, self._registry)
+            held = opened.ids()
+            opened.close()
         except IntegrityError as error:
             return Condition(name, "damaged", reason=error.text, bytes=size)
         missing, extra = len(wanted - held), len(held - wanted)

@@ -96,16 +96,21 @@ class KnowledgeBase:
         settings = {} if chunker_config is None else chunker_config.model_dump(mode="json")
         self._fingerprint = json.dumps([chunker.name, chunker.version, settings], sort_keys=True)
         reranker = self._reranker()
-        nodes = self.config.retrievers or default_retrievers(registry)
         if folder.is_dir() and not (folder / DATABASE).exists() and _has_content(folder):
             raise UsageError(t("kb.foreign", path=folder), hint=t("kb.foreign.hint"))
         self.store = Store(folder)
         try:
+            nodes = self.config.retrievers or self._remembered() or default_retrievers(registry)
             self._indexes = Indexes(folder / "index", self.store, registry, nodes, say)
         except BaseException:
             self.store.close()
             raise
         self._searcher = Searcher(self.store, self._indexes, reranker, self.config)
+
+    def _remembered(self) -> tuple[dict[str, Any], ...] | None:
+        """The retrievers that were chosen when it was filled; None where none were."""
+        found = self.store.meta("retrievers")
+        return tuple(json.loads(found)) if found else None
 
     def _reranker(self) -> Reranker | None:
         if self.config.reranker is None:
@@ -128,7 +133,8 @@ class KnowledgeBase:
         return cls(folder, registry, config, **options)
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database, and what the retrievers hold."""
+        self._indexes.close()
         self.store.close()
 
     def __enter__(self) -> KnowledgeBase:
@@ -162,6 +168,8 @@ class KnowledgeBase:
         listing = list_files(paths, self._registry)
         with durable.lock(self.folder / "lock", wait=wait):
             self._cut_anew_if_settings_changed()
+            if self.config.retrievers:
+                self.store.set_meta("retrievers", json.dumps(self.config.retrievers))
             known = {} if rebuild else self.store.files()
             changes = compare(listing, known)
             if rebuild:
