@@ -155,10 +155,10 @@ def self_retrieval(knowledge: KnowledgeBase, chunks: Sequence[StoredChunk], samp
         queries = asked if kind == "sentence" else [" ".join(_content(text)[::2]) for text in asked]
         wanted = [_plain(text) for text in asked]
         for name in [*knowledge.retrievers(), TOGETHER]:
-            places = [
-                _place(_ranked(knowledge, name, query), lambda number, text=text: text in folded.get(number, ""))
-                for query, text in zip(queries, wanted, strict=True)
-            ]
+            places = []
+            for query, text in zip(queries, wanted, strict=True):
+                ranked = _ranked(knowledge, name, query)
+                places.append(_place([text in folded.get(number, "") for number in ranked]))
             rows.append(_recall(name, kind, places))
     return rows
 
@@ -194,14 +194,15 @@ def _ranked(knowledge: KnowledgeBase, name: str, query: str) -> list[int]:
     return [int(passage.metadata["chunk"]) for passage in found]
 
 
-def _place(ranked: Sequence[int], is_right: Callable[[int], bool]) -> int:
-    return next((place for place, number in enumerate(ranked, 1) if is_right(number)), 0)
+def _place(right: Sequence[bool]) -> int:
+    """The place of the first that is right, from 1; 0 where none is."""
+    return right.index(True) + 1 if True in right else 0
 
 
 def _recall(name: str, asked: str, places: Sequence[int]) -> Recall:
     count = len(places)
-    shares = [sum(1 <= place <= k for place in places) / count for k in (1, 5, DEPTH)]
-    return Recall(name, asked, count, *shares, mrr=sum(1 / place for place in places if place) / count)
+    first, five, ten = (sum(1 <= place <= k for place in places) / count for k in (1, 5, DEPTH))
+    return Recall(name, asked, count, first, five, ten, sum(1 / place for place in places if place) / count)
 
 
 def _content(text: str) -> list[str]:

@@ -93,7 +93,8 @@ class TermMatrix:
     def sums(self, labels: Ints, k: int) -> Floats:
         """The sum of the rows of each label, (V, K)."""
         places = self.columns * k + labels[self.rows]
-        return np.bincount(places, self.values, minlength=self.shape[1] * k).reshape(self.shape[1], k)
+        flat: Floats = np.bincount(places, self.values, minlength=self.shape[1] * k).astype(np.float64, copy=False)
+        return flat.reshape(self.shape[1], k)
 
 
 def find_topics(ids: Sequence[int], texts: Sequence[str], sources: Sequence[str], count: int | None) -> list[Topic]:
@@ -131,11 +132,11 @@ def find_topics(ids: Sequence[int], texts: Sequence[str], sources: Sequence[str]
         topics.append(
             Topic(
                 words,
-                [ids[row] for row in order],
+                [ids[int(row)] for row in order],
                 len(rows) / len(texts),
                 float(near[rows].mean()),
-                len({sources[row] for row in rows}),
-                " ".join(texts[order[0]].split())[:160],
+                len({sources[int(row)] for row in rows}),
+                " ".join(texts[int(order[0])].split())[:160],
             )
         )
     return sorted(topics, key=lambda topic: (-len(topic.chunks), topic.words))
