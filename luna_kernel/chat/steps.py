@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from luna_kernel.base.messages import catalogue
 from luna_kernel.chat.small_talk import Talk, kind_of_talk
-from luna_kernel.contracts.chat import Event, Generator, Step, Text, Turn
+from luna_kernel.contracts.chat import Citation, Event, Generator, Notice, Passage, Step, Text, Turn
 from luna_kernel.contracts.data import Message
 
 if TYPE_CHECKING:
@@ -92,7 +93,13 @@ class GenerateStep(Step):
             yield Text(no_answer())
             return
         turn.generator = generator.name
-        yield from generator.generate(turn, lambda: session.stopped)
+        said = []
+        for event in generator.generate(turn, lambda: session.stopped):
+            if isinstance(event, Text):
+                said.append(event.text)
+            yield event
+        if turn.passages and not turn.citations:
+            yield from _cite("".join(said), turn)
 
     def choose(self, turn: Turn, session: Session) -> Generator | None:
         """The generator for this turn; None where nobody knows."""
@@ -107,3 +114,25 @@ class GenerateStep(Step):
         if turn.passages:
             return self._extractive
         return None if turn.searched else own
+
+
+_NUMBER = re.compile(r"\[(\d{1,3})\]")
+
+
+def _cite(answer: str, turn: Turn) -> Iterator[Event]:
+    """Take the numbers that a model wrote for citations, as far as it was given passages under them.
+
+    A number that it was not given, read out of a document perhaps, becomes no citation; the person is told.
+    """
+    given = {passage.number: passage for passage in turn.passages}
+    numbers = list(dict.fromkeys(int(number) for number in _NUMBER.findall(answer)))
+    turn.citations = [_citation(given[number]) for number in numbers if number in given]
+    unknown = [number for number in numbers if number not in given]
+    if unknown:
+        turn.notes["generate"] = {"unknown_citations": unknown}
+        yield Notice(t("citation.unknown", numbers=", ".join(f"[{number}]" for number in unknown)))
+
+
+def _citation(passage: Passage) -> Citation:
+    place = (passage.start, passage.end, passage.text, passage.line, passage.page)
+    return Citation(passage.number, passage.source, passage.title, *place)

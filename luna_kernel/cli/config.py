@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from .options import Command, json_option, option  # first: it binds click's texts
@@ -38,7 +39,7 @@ def show(app: App, *, origin: bool) -> None:
     settings = Settings(plugins=app.selection)
     values: dict[str, Any] = settings.model_dump(mode="json", exclude={"plugins_config"})
     for name, fields in settings.plugins_config.items():
-        values[f"plugin.{name}"] = fields
+        values[f"plugin.{name}"] = _without_passwords(fields)
     origins = settings.origins()
     folders = {
         "config": str(paths.config_dir()),
@@ -55,3 +56,21 @@ def show(app: App, *, origin: bool) -> None:
         rows.append([*row, origins[name]] if origin else row)
     app.write(table(rows))
     app.write("\n" + table([[t(f"config.folder.{name}"), folder] for name, folder in folders.items()]))
+
+
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]+(?=@)|((?:password|token|api_key)\s*=\s*)(?:'(?:[^'\\]|\\.)*'|\S+)")
+_SECRET = re.compile(r"password|token|api_key|secret")
+
+
+def _without_passwords(value: Any) -> Any:
+    """A plugin's settings with dots for what is secret in them: in connection strings, and under telling names."""
+    if isinstance(value, dict):
+        return {
+            key: "…" if _SECRET.search(str(key)) and isinstance(item, str) else _without_passwords(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_without_passwords(item) for item in value]
+    if isinstance(value, str):
+        return _PASSWORD.sub(lambda match: f"{match[1] or match[2]}…", value)
+    return value

@@ -74,6 +74,9 @@ class Retriever(ABC):
         """How many chunks it holds."""
         return len(self.ids())
 
+    def close(self) -> None:  # noqa: B027  optional
+        """Let go of what it holds outside memory: a connection."""
+
     @property
     def wants_rebuild(self) -> bool:
         """Whether it has grown so far from what it was fitted on that it should be built anew from all texts."""

@@ -8,6 +8,8 @@ index that grew and shrank gives the very figures of one built at once.
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +34,11 @@ class Vocabulary:
 
     def __init__(self, terms: Iterable[str] = ()) -> None:
         self.terms = list(terms)
-        self.numbers = {term: number for number, term in enumerate(self.terms)}
+
+    @functools.cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each term; made when first asked for, for an index may be opened without a search."""
+        return {term: number for number, term in enumerate(self.terms)}
 
     def add(self, term: str) -> int:
         """The term's number, a new one if it is unknown."""
@@ -57,7 +63,7 @@ class Segment:
     rows: Ints
     """int32 (P,), ascending within a term."""
     counts: Ints
-    """uint16 (P,)."""
+    """uint16 or uint8 (P,)."""
 
     def find(self, term: int) -> slice:
         """Where the postings of `term` are; an empty slice if there are none."""
@@ -89,14 +95,19 @@ class Postings:
         self.alive: Ints = np.zeros(0, np.bool_)
         self.segments: list[Segment] = []
         self.version = 0
-        self._rows: dict[int, int] = {}
+
+    @functools.cached_property
+    def _rows(self) -> dict[int, int]:
+        """The row of each living id; made when first asked for."""
+        living = np.flatnonzero(self.alive)
+        return dict(zip(self.ids[living].tolist(), living.tolist(), strict=True))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return int(np.count_nonzero(self.alive))
 
     def live_ids(self) -> set[int]:
         """Ids of the living items."""
-        return set(self._rows)
+        return set(self.ids[self.alive].tolist())
 
     def add(self, ids: Sequence[int], items: Sequence[Ints]) -> None:
         """Add items, each an array of the numbers of its terms (with repetitions, in any order).
@@ -105,8 +116,9 @@ class Postings:
             ValueError: an id is negative, there already, or given twice; nothing was added.
         """
         fresh: set[int] = set()
+        known = self._rows
         for item_id in ids:
-            if item_id < 0 or item_id in self._rows or item_id in fresh:
+            if item_id < 0 or item_id in known or item_id in fresh:
                 raise ValueError(f"id {item_id} is negative or not new")
             fresh.add(item_id)
         if len(ids) != len(items):
@@ -125,7 +137,7 @@ class Postings:
         self.ids = np.append(self.ids, np.asarray(ids, np.int64))
         self.lengths = np.append(self.lengths, np.asarray([len(item) for item in items], np.int32))
         self.alive = np.append(self.alive, np.ones(len(ids), np.bool_))
-        self._rows.update(zip(ids, range(first, first + len(ids)), strict=True))
+        known.update(zip(ids, range(first, first + len(ids)), strict=True))
         self.version += 1
         while len(self.segments) > 1 and len(self.segments[-1].rows) * 4 > len(self.segments[-2].rows):
             self.segments[-2:] = [self._merged(self.segments[-2:])]
@@ -142,7 +154,7 @@ class Postings:
 
     def compact(self) -> None:
         """One segment, without what was removed."""
-        if len(self.segments) <= 1 and len(self._rows) == len(self.ids):
+        if len(self.segments) <= 1 and self.alive.all():
             return
         merged = self._merged(self.segments)
         keep = np.flatnonzero(self.alive)
@@ -150,7 +162,7 @@ class Postings:
         merged.rows = moved[merged.rows].astype(np.int32)
         self.segments = [merged]
         self.ids, self.lengths, self.alive = self.ids[keep], self.lengths[keep], self.alive[keep]
-        self._rows = {int(item_id): row for row, item_id in enumerate(self.ids)}
+        self.__dict__.pop("_rows", None)
         self.version += 1
 
     def _merged(self, segments: Sequence[Segment]) -> Segment:
@@ -171,7 +183,7 @@ class Postings:
         if not rows:
             return np.zeros(0, np.int32), np.zeros(0, np.uint16)
         found, times = (rows[0], counts[0]) if len(rows) == 1 else (np.concatenate(rows), np.concatenate(counts))
-        if len(self._rows) != len(self.ids):
+        if not self.alive.all():
             living = self.alive[found]
             return found[living], times[living]
         return found, times
@@ -179,7 +191,11 @@ class Postings:
     def document_frequencies(self, size: int) -> Ints:
         """int64 (size,): in how many living items each term is."""
         total = np.zeros(size, np.int64)
+        whole = bool(self.alive.all())
         for segment in self.segments:
+            if whole:
+                total[segment.terms] += np.diff(segment.starts)
+                continue
             total += np.bincount(segment.term_of_posting()[self.alive[segment.rows]], minlength=size)
         return total
 
@@ -202,47 +218,48 @@ class Postings:
 
 
 def save_postings(folder: Path, postings: Postings, vocabulary: Vocabulary) -> None:
-    """Write index and vocabulary into `folder` as one safetensors file; compacts the index first."""
+    """Write index and vocabulary into `folder` as one safetensors file; compacts the index first.
+
+    Terms that no living item has are left out: what was removed leaves none of its words behind.
+    """
     from safetensors.numpy import save
 
     postings.compact()
     segment = postings.segments[0] if postings.segments else make_segment(*(np.zeros(0, np.int32),) * 3)
-    blob = np.frombuffer("\n".join(vocabulary.terms).encode("utf-8"), np.uint8)
+    kept, total = [vocabulary.terms[number] for number in segment.terms], len(segment.counts)
+    blob = np.frombuffer("\n".join(kept).encode("utf-8"), np.uint8)
     arrays = {
         "ids": postings.ids,
         "lengths": postings.lengths,
-        "terms": segment.terms,
+        "terms": np.arange(len(kept), dtype=np.int32),
         "starts": segment.starts,
         "rows": segment.rows.astype(np.int32),
-        "counts": segment.counts.astype(np.uint16),
+        "counts": segment.counts.astype(np.uint8 if not total or segment.counts.max() < 256 else np.uint16),
         "vocabulary": blob,
-        "vocabulary_size": np.asarray([len(vocabulary)], np.int64),
+        "vocabulary_size": np.asarray([len(kept)], np.int64),
     }
     durable.write_bytes(folder / _FILE, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
 def load_postings(folder: Path) -> tuple[Postings, Vocabulary]:
-    """Open what `save_postings` wrote.
+    """Open what `save_postings` wrote; its large arrays are mapped, not read: only what a search touches is loaded.
 
     Raises:
         IntegrityError: the file is not one of ours, or its parts disagree.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     try:
-        arrays = load((folder / _FILE).read_bytes())
+        arrays = _mapped(folder / _FILE)
         words = arrays["vocabulary"].tobytes().decode("utf-8")
         vocabulary = Vocabulary(words.split("\n") if words else [])
         postings = Postings()
         postings.ids, postings.lengths = arrays["ids"], arrays["lengths"]
         segment = Segment(arrays["terms"], arrays["starts"], arrays["rows"], arrays["counts"])
         size = int(arrays["vocabulary_size"][0])
-    except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
+    except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
         raise _damaged(folder, str(error)) from error
     rows, total = len(postings.ids), len(segment.rows)
     agree = (
-        size == len(vocabulary) == len(vocabulary.numbers)
+        size == len(vocabulary)
         and len(postings.lengths) == rows
         and len(segment.starts) == len(segment.terms) + 1
         and len(segment.counts) == total == segment.starts[-1]
@@ -254,8 +271,37 @@ def load_postings(folder: Path) -> tuple[Postings, Vocabulary]:
         raise _damaged(folder, "its parts disagree")
     postings.alive = np.ones(rows, np.bool_)
     postings.segments = [segment] if rows else []
-    postings._rows = {int(item_id): row for row, item_id in enumerate(postings.ids)}
     return postings, vocabulary
+
+
+_TYPES = {"I64": np.int64, "I32": np.int32, "U16": np.uint16, "U8": np.uint8}
+
+
+def _mapped(path: Path) -> dict[str, Ints]:
+    """The arrays of a safetensors file as views of the mapped file, which the operating system reads as they are used.
+
+    The safetensors library copies every tensor; for half a gigabyte of postings that alone takes a second. The format:
+    eight bytes with the length of the header, the header as JSON, then the data.
+
+    Raises:
+        ValueError, KeyError, TypeError, OSError: it is not such a file.
+    """
+    content = np.memmap(path, np.uint8, "r")
+    length = int(content[:8].view("<u8")[0])
+    if not 2 <= length <= min(len(content) - 8, 1 << 20):
+        raise ValueError("bad header")
+    header = json.loads(content[8 : 8 + length].tobytes())
+    data = content[8 + length :]
+    arrays = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        kind, (count,) = np.dtype(_TYPES[entry["dtype"]]), entry["shape"]
+        if not (0 <= begin <= end <= len(data) and end - begin == count * kind.itemsize):
+            raise ValueError(f"{name} lies outside the file")
+        arrays[name] = np.asarray(data[begin:end]).view(kind)
+    return arrays
 
 
 def _damaged(folder: Path, reason: str) -> IntegrityError:

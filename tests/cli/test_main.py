@@ -290,3 +290,22 @@ def test_colours(env: dict[str, str], expected: bool | None, verb: Callable[...,
     clean = {"NO_COLOR": "", "FORCE_COLOR": "", **env}
     verb(lambda app: seen.append(click.get_current_context().color), env=clean)
     assert seen == [expected]
+
+
+def test_config_show_prints_no_password(tmp_path, monkeypatch):
+    monkeypatch.setenv("LUNA_HOME", str(tmp_path / "home"))
+    (tmp_path / "luna.toml").write_text(
+        '[plugin.pgvector]\ndsn = "postgresql://ana:s3nha@db:5432/luna"\nother = "host=db password=s3nha user=ana"\n'
+        '[plugin.serve]\ntoken = "s3nha"\nhost = "127.0.0.1"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    from click.testing import CliRunner
+
+    from luna_kernel.cli.main import cli
+
+    for more in ([], ["--json"]):
+        done = CliRunner().invoke(cli, ["config", "show", *more])
+        assert done.exit_code == 0
+        assert "s3nha" not in done.output
+        assert "ana:…@db:5432/luna" in done.output
+        assert "127.0.0.1" in done.output

@@ -50,3 +50,4 @@ def luna_add_commands(add: Add) -> None:
     """The verbs."""
     add("verb", "index", "luna_plugin_rag.cli:index", help="Index a folder of documents into a knowledge base")
     add("verb", "search", "luna_plugin_rag.cli:search", help="Search a folder of documents or a knowledge base")
+    add("verb", "kb", "luna_plugin_rag.kb_cli:kb", help="A knowledge base: stats, verify, remove, export, analyze")

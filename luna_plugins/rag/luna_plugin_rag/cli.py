@@ -20,10 +20,18 @@ t = catalogue(__package__)
 @option("--kb", metavar="NAME|DIR", help=lambda: t("option.kb"))
 @option("--rebuild", is_flag=True, help=lambda: t("option.rebuild"))
 @option("--max-chars", type=click.IntRange(40, 100_000), help=lambda: t("option.max_chars"))
+@option("--retriever", "retrievers", multiple=True, metavar="NAME", help=lambda: t("option.retriever"))
 @plugins_option
 @json_option
 @click.pass_obj
-def index(app: App, paths: tuple[Path, ...], kb: str | None, rebuild: bool, max_chars: int | None) -> None:
+def index(
+    app: App,
+    paths: tuple[Path, ...],
+    kb: str | None,
+    rebuild: bool,
+    max_chars: int | None,
+    retrievers: tuple[str, ...],
+) -> None:
     """Read folders and files into a knowledge base."""
     from luna_kernel.base import durable
 
@@ -40,6 +48,10 @@ def index(app: App, paths: tuple[Path, ...], kb: str | None, rebuild: bool, max_
     fields: dict[str, Any] = {}
     if max_chars is not None:
         fields["chunker"] = {"name": "paragraph", "max_chars": max_chars, "min_chars": min(200, max_chars)}
+    if retrievers:
+        for name in retrievers:
+            registry.get("retriever", name, where="--retriever")
+        fields["retrievers"] = tuple(dict.fromkeys(retrievers))
     config = KnowledgeConfig(**fields)
     try:
         knowledge = KnowledgeBase(folder, registry, config, say=app.say)

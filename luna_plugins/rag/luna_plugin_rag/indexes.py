@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from luna_kernel.base import durable, integrity
-from luna_kernel.base.errors import IntegrityError, StorageError
+from luna_kernel.base.errors import IntegrityError, StorageError, UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.retrievers import Retriever
 from luna_kernel.plugins.registry import Component, Registry
@@ -26,6 +26,24 @@ t = catalogue(__package__)
 FORMAT = 1
 _MARKER, _DATA = "index.json", "data"
 _BATCH = 2000
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How the files of one index are, without opening it for search."""
+
+    name: str
+    state: str
+    """`whole`, `absent`, `other` (other settings, version or knowledge base), `damaged`, `behind`."""
+    reason: str = ""
+    """Why it is damaged."""
+    missing: int = 0
+    """Chunks that it lacks."""
+    extra: int = 0
+    """Chunks that it has and the database has not."""
+    bytes: int = 0
+    settings: Mapping[str, Any] | None = None
+    """What its manifest says that it was made with."""
 
 
 @dataclass
@@ -70,12 +88,21 @@ class Indexes:
         self._indexes: list[Index] = []
         self._generation = -1
 
-    def current(self) -> list[Index]:
-        """The retrievers, up to date with the database."""
+    def current(self, *, writing: bool = False) -> list[Index]:
+        """The retrievers, up to date with the database.
+
+        Args:
+            writing: an index that was made with another encoder is made anew, which is said; without it, an error.
+
+        Raises:
+            UsageError: an index was made with another encoder.
+        """
         generation = self._store.generation
         if generation != self._generation:
             if not self._indexes:
-                self._indexes = [self._open(component, config) for component, config in self._components]
+                self._indexes = [
+                    self._open(component, config, writing=writing) for component, config in self._components
+                ]
             wanted = self._store.chunk_ids()
             self._indexes = [self._follow(index, wanted) for index in self._indexes]
             self._generation = generation
@@ -83,10 +110,40 @@ class Indexes:
 
     def save(self) -> None:
         """Write the indexes that differ from what is on the disk; only whoever holds the lock may."""
-        for index in self.current():
+        for index in self.current(writing=True):
             if not index.saved:
                 self._write(index)
                 index.saved = True
+
+    def close(self) -> None:
+        """Let go of what the retrievers hold outside memory."""
+        for index in self._indexes:
+            index.retriever.close()
+
+    def conditions(self) -> list[Condition]:
+        """How the files of each index are; nothing is made anew, nothing said."""
+        wanted = self._store.chunk_ids()
+        return [self._condition(component, config, wanted) for component, config in self._components]
+
+    def _condition(self, component: Component, config: Any, wanted: set[int]) -> Condition:
+        folder, name = self._folder / component.name, component.name
+        settings = {} if config is None else config.model_dump(mode="json")
+        if not (folder / _MARKER).is_file():
+            return Condition(name, "absent", missing=len(wanted))
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        try:
+            manifest = self._check(folder, component, settings)
+            if manifest is None:
+                found = integrity.read_json(folder / _MARKER)
+                return Condition(name, "other", bytes=size, settings=found.get("settings"))
+            opened = component.load().load(config, folder / _DATA, self._registry)
+            held = opened.ids()
+            opened.close()
+        except IntegrityError as error:
+            return Condition(name, "damaged", reason=error.text, bytes=size)
+        missing, extra = len(wanted - held), len(held - wanted)
+        state = "behind" if missing or extra else "whole"
+        return Condition(name, state, "", missing, extra, size, manifest["settings"])
 
     # --- one index -------------------------------------------------------------------------------------------------
 
@@ -95,7 +152,7 @@ class Indexes:
         component = self._registry.get("retriever", str(node["name"]), where="knowledge.retrievers")
         return component, component.make_config(node, where=f"knowledge.retrievers.{component.name}")
 
-    def _open(self, component: Component, config: Any) -> Index:
+    def _open(self, component: Component, config: Any, *, writing: bool) -> Index:
         name = component.name
         settings = {} if config is None else config.model_dump(mode="json")
         folder = self._folder / name
@@ -107,9 +164,21 @@ class Indexes:
                 if manifest is not None:
                     loaded = component.load().load(config, folder / _DATA, self._registry)
                     return Index(name, component, settings, loaded, saved=True)
+                self._tell_other_encoder(folder, settings, writing=writing)
         except IntegrityError as error:
             self._say(t("index.damaged", name=name, reason=error.text))
         return Index(name, component, settings, component.load()(config, self._registry), saved=False)
+
+    def _tell_other_encoder(self, folder: Path, settings: dict[str, Any], *, writing: bool) -> None:
+        """Vectors of one encoder mean nothing to another: say so, and for a search stop there."""
+        made_with = integrity.read_json(folder / _MARKER).get("settings")
+        found = made_with.get("encoder") if isinstance(made_with, dict) else None
+        if found == settings.get("encoder"):
+            return
+        fields = {"name": folder.name, "found": _encoder_name(found), "expected": _encoder_name(settings["encoder"])}
+        if not writing:
+            raise UsageError(t("index.other_encoder", **fields), hint=t("index.other_encoder.hint"))
+        self._say(t("index.other_encoder.anew", **fields))
 
     def _check(self, folder: Path, component: Component, settings: dict[str, Any]) -> dict[str, Any] | None:
         """The manifest, if the index is whole; None if it is of other settings or another knowledge base.
@@ -170,3 +239,11 @@ class Indexes:
             manifest["chunks"] = len(index.retriever)
             manifest["files"] = integrity.seal(new, exclude=[_MARKER])
             durable.write_json(new / _MARKER, manifest)
+
+
+def _encoder_name(node: Any) -> str:
+    """`lsa (dimension 64)` of an encoder's node."""
+    if not isinstance(node, Mapping):
+        return "?"
+    fields = ", ".join(f"{key} {value}" for key, value in node.items() if key != "name")
+    return f"{node.get('name', '?')} ({fields})" if fields else str(node.get("name", "?"))

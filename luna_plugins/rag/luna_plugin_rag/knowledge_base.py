@@ -10,6 +10,7 @@ out of the database, and indexes that are brought up to date at the next opening
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import re
@@ -26,10 +27,10 @@ from luna_kernel.base.paths import data_dir, is_safe_name
 from luna_kernel.contracts.data import Chunk, Document
 from luna_kernel.contracts.retrievers import Chunker, Reranker
 from luna_kernel.data.portuguese import fold
-from luna_kernel.plugins.registry import Registry
+from luna_kernel.plugins.registry import Registry, suggest
 
 from .config import KnowledgeConfig
-from .indexes import Indexes
+from .indexes import Condition, Indexes
 from .reading import Changes, compare, list_files, read
 from .search import Found, Searcher
 from .store import DATABASE, FileState, Store
@@ -95,16 +96,21 @@ class KnowledgeBase:
         settings = {} if chunker_config is None else chunker_config.model_dump(mode="json")
         self._fingerprint = json.dumps([chunker.name, chunker.version, settings], sort_keys=True)
         reranker = self._reranker()
-        nodes = self.config.retrievers or default_retrievers(registry)
         if folder.is_dir() and not (folder / DATABASE).exists() and _has_content(folder):
             raise UsageError(t("kb.foreign", path=folder), hint=t("kb.foreign.hint"))
         self.store = Store(folder)
         try:
+            nodes = self.config.retrievers or self._remembered() or default_retrievers(registry)
             self._indexes = Indexes(folder / "index", self.store, registry, nodes, say)
         except BaseException:
             self.store.close()
             raise
         self._searcher = Searcher(self.store, self._indexes, reranker, self.config)
+
+    def _remembered(self) -> tuple[dict[str, Any], ...] | None:
+        """The retrievers that were chosen when it was filled; None where none were."""
+        found = self.store.meta("retrievers")
+        return tuple(json.loads(found)) if found else None
 
     def _reranker(self) -> Reranker | None:
         if self.config.reranker is None:
@@ -127,7 +133,8 @@ class KnowledgeBase:
         return cls(folder, registry, config, **options)
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database, and what the retrievers hold."""
+        self._indexes.close()
         self.store.close()
 
     def __enter__(self) -> KnowledgeBase:
@@ -161,6 +168,8 @@ class KnowledgeBase:
         listing = list_files(paths, self._registry)
         with durable.lock(self.folder / "lock", wait=wait):
             self._cut_anew_if_settings_changed()
+            if self.config.retrievers:
+                self.store.set_meta("retrievers", json.dumps(self.config.retrievers))
             known = {} if rebuild else self.store.files()
             changes = compare(listing, known)
             if rebuild:
@@ -174,6 +183,69 @@ class KnowledgeBase:
             self._indexes.save()
         summary.seconds = time.perf_counter() - begin
         return summary
+
+    def matching(self, patterns: Sequence[str]) -> list[str]:
+        """Sources of the files that a pattern names: a path, a folder, or a glob (`*` also crosses `/`).
+
+        Raises:
+            UsageError: a pattern matches nothing.
+        """
+        sources = sorted(self.store.files())
+        found: set[str] = set()
+        for pattern in patterns:
+            plain = pattern.removeprefix("./").rstrip("/")
+            fits = [s for s in sources if s == plain or s.startswith(f"{plain}/") or fnmatch.fnmatchcase(s, plain)]
+            if not fits:
+                near = suggest(plain, sources)
+                raise UsageError(t("kb.remove.none", pattern=pattern[:200]) + near, hint=t("kb.remove.none.hint"))
+            found.update(fits)
+        return sorted(found)
+
+    def remove(self, sources: Sequence[str], *, wait: float = 30.0) -> int:
+        """Remove files with their chunks, from the database and from every index; what is left is not read again.
+
+        Args:
+            sources: see `matching`.
+            wait: seconds to wait for another process that is writing.
+
+        Returns:
+            How many chunks are gone.
+
+        Raises:
+            UsageError: another process keeps writing.
+            StorageError: the disk refused; what was there before is whole.
+        """
+        with durable.lock(self.folder / "lock", wait=wait):
+            before = len(self)
+            self.store.remove(sources, erase=True)
+            self._indexes.save()
+        return before - len(self)
+
+    def repair(self, *, wait: float = 30.0) -> None:
+        """Write anew the indexes that are damaged, behind or missing.
+
+        Raises:
+            UsageError: another process keeps writing.
+        """
+        with durable.lock(self.folder / "lock", wait=wait):
+            self._indexes.save()
+
+    def conditions(self) -> list[Condition]:
+        """How the files of each index are."""
+        return self._indexes.conditions()
+
+    def ranking(self, name: str, query: str, k: int) -> list[int]:
+        """Ids of the chunks that the retriever `name` alone finds, best first."""
+        index = next(index for index in self._indexes.current() if index.name == name)
+        return [hit.chunk_id for hit in index.retriever.search(query, k)]
+
+    def retrievers(self) -> list[str]:
+        """Names of the retrievers."""
+        return [index.name for index in self._indexes.current()]
+
+    def frequencies(self, terms: Sequence[str]) -> list[int]:
+        """In how many chunks each of some terms is; empty where no retriever knows."""
+        return self._searcher.frequencies(terms)
 
     def _cut_anew_if_settings_changed(self) -> None:
         if self.store.meta("chunker") == self._fingerprint:

@@ -48,7 +48,7 @@ class Searcher:
         """See `KnowledgeBase.search`."""
         indexes = self._indexes.current()
         if self._config.spelling:
-            query = corrected(query, self._frequencies)
+            query = corrected(query, self.frequencies)
         hits = {index.name: index.retriever.search(query, self._config.candidates) for index in indexes}
         fused = fuse(hits, self._config.fusion_weights)
         ranked = self._rank(query, fused[: self._config.candidates])
@@ -74,7 +74,8 @@ class Searcher:
         relevance = self._reranker.relevance(query, best_first, [scores[place] for place in order])
         return [(chunks[fused[place].chunk_id], value) for place, value in zip(order, relevance, strict=True)]
 
-    def _frequencies(self, terms: Sequence[str]) -> list[int]:
+    def frequencies(self, terms: Sequence[str]) -> list[int]:
+        """In how many chunks each of some terms is; empty where no retriever knows."""
         for index in self._indexes.current():
             found = index.retriever.frequencies(terms)
             if found:

@@ -6,10 +6,12 @@ lacks and what it has too much. Every change of the chunks raises the `generatio
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,8 @@ CREATE TABLE files (
     reasons TEXT NOT NULL);
 CREATE TABLE documents (
     id INTEGER PRIMARY KEY AUTOINCREMENT, file_id INTEGER NOT NULL REFERENCES files (id) ON DELETE CASCADE,
-    source TEXT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL, metadata TEXT NOT NULL);
+    source TEXT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL, metadata TEXT NOT NULL,
+    sha256 TEXT NOT NULL DEFAULT '');
 CREATE TABLE chunks (
     id INTEGER PRIMARY KEY AUTOINCREMENT, document_id INTEGER NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
     start INTEGER NOT NULL, "end" INTEGER NOT NULL, line INTEGER NOT NULL, heading TEXT NOT NULL, text TEXT NOT NULL,
@@ -99,13 +102,19 @@ class Store:
                 if not self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     for statement in _SCHEMA.split(";"):
                         self.connection.execute(statement)
-                    for key, value in (("format", FORMAT), ("id", secrets.token_hex(16)), ("generation", 0)):
+                    state = {"format": FORMAT, "id": secrets.token_hex(16), "generation": 0, "created": _now()}
+                    for key, value in state.items():
                         self.connection.execute("INSERT INTO meta VALUES (?, ?)", (key, str(value)))
         elif "meta" not in tables:
             raise UsageError(t("kb.foreign", path=self.path), hint=t("kb.foreign.hint"))
         found = self.meta("format") or "?"
         if not found.isdigit() or int(found) > FORMAT:
             raise UsageError(t("kb.newer", path=self.path, found=found, expected=FORMAT), hint=t("kb.newer.hint"))
+        if tables and "sha256" not in {row[1] for row in self.connection.execute("PRAGMA table_info(documents)")}:
+            with durable.transaction(self.connection) as connection:
+                # Again inside the transaction: another process may have done it meanwhile.
+                if "sha256" not in {row[1] for row in connection.execute("PRAGMA table_info(documents)")}:
+                    connection.execute("ALTER TABLE documents ADD COLUMN sha256 TEXT NOT NULL DEFAULT ''")
 
     def close(self) -> None:
         """Close the database."""
@@ -135,6 +144,7 @@ class Store:
 
     def _next_generation(self) -> None:
         self.connection.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
+        self.connection.execute("INSERT OR REPLACE INTO meta VALUES ('changed', ?)", (_now(),))
 
     def counts(self) -> dict[str, int]:
         """How many files (with documents), documents and chunks there are."""
@@ -189,8 +199,15 @@ class Store:
 
     def _put_document(self, file_id: int, document: Document, chunks: Sequence[Chunk]) -> None:
         cursor = self.connection.execute(
-            "INSERT INTO documents (file_id, source, title, text, metadata) VALUES (?, ?, ?, ?, ?)",
-            (file_id, document.source, document.title, document.text, _json(document.metadata)),
+            "INSERT INTO documents (file_id, source, title, text, metadata, sha256) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                file_id,
+                document.source,
+                document.title,
+                document.text,
+                _json(document.metadata),
+                text_hash(document.text),
+            ),
         )
         self._put_chunks(int(cursor.lastrowid or 0), document, chunks)
 
@@ -210,13 +227,22 @@ class Store:
             rows,
         )
 
-    def remove(self, sources: Sequence[str]) -> None:
-        """Remove files with their documents and chunks: all of them or none."""
+    def remove(self, sources: Sequence[str], *, erase: bool = False) -> None:
+        """Remove files with their documents and chunks: all of them or none.
+
+        Args:
+            sources: of the files; unknown ones are ignored.
+            erase: overwrite what was theirs in the database file, instead of leaving it until it is used again.
+        """
         if not sources:
             return
+        if erase:
+            self.connection.execute("PRAGMA secure_delete = ON")
         with durable.transaction(self.connection):
             self.connection.executemany("DELETE FROM files WHERE source = ?", [(source,) for source in sources])
             self._next_generation()
+        if erase:
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def cut_again(self, cut: Any, fingerprint: str) -> None:
         """Replace the chunks of all documents by those of `cut(document)`, and remember the chunker's fingerprint."""
@@ -272,6 +298,15 @@ class Store:
                 Document(text, source, title, json.loads(metadata)),
                 [Chunk(row[0], row[1], row[2], row[3], json.loads(row[4])) for row in chunks],
             )
+
+
+def text_hash(text: str) -> str:
+    """SHA-256 of a document's text in UTF-8, as hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _json(value: object) -> str:

@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from luna_kernel.base import durable
+from luna_kernel.base.errors import IntegrityError
 from luna_kernel.contracts.retrievers import Hit, Retriever
 from luna_kernel.data.postings import Floats, Postings, Vocabulary, load_postings, save_postings
 
 from .config import TfidfConfig
 from .ngrams import Gramifier
+
+_NORMS = "norms.safetensors"
 
 if TYPE_CHECKING:
     from luna_kernel.plugins.registry import Registry
@@ -38,6 +42,7 @@ class TfidfRetriever(Retriever):
         self._idf: Floats = np.zeros(0, np.float32)
         self._norms: Floats = np.zeros(0, np.float32)
         self._weights_version = -1
+        self._norms_version = -1
 
     def add(self, chunk_ids: Sequence[int], texts: Sequence[str]) -> None:
         """Add chunks; see `Retriever.add`."""
@@ -54,12 +59,15 @@ class TfidfRetriever(Retriever):
             return
         frequencies = postings.document_frequencies(len(self._vocabulary))
         self._idf = (1 + np.log((1 + len(postings)) / (1 + frequencies))).astype(np.float32)
+        self._weights_version = postings.version
+        if self._norms_version == postings.version:
+            return
         squares = np.zeros(len(postings.ids), np.float64)
         for segment in postings.segments:
             weights = (1 + np.log(segment.counts.astype(np.float32))) * self._idf[segment.term_of_posting()]
             squares += np.bincount(segment.rows, weights.astype(np.float64) ** 2, minlength=len(squares))
         self._norms = np.sqrt(np.maximum(squares, 1e-12)).astype(np.float32)
-        self._weights_version = postings.version
+        self._norms_version = postings.version
 
     def search(self, query: str, k: int) -> list[Hit]:
         """The chunks nearest to the query by cosine, none that shares no n-gram with it."""
@@ -84,8 +92,12 @@ class TfidfRetriever(Retriever):
         return [Hit(chunk_id, min(1.0, score)) for chunk_id, score in postings.best(scores, k)]
 
     def save(self, folder: Path) -> None:
-        """Write the index into `folder`."""
+        """Write the index into `folder`, with the lengths of the vectors, which take seconds to compute for many."""
+        from safetensors.numpy import save
+
         save_postings(folder, self._postings, self._vocabulary)
+        self._weigh()
+        durable.write_bytes(folder / _NORMS, save({"norms": self._norms}))
 
     @classmethod
     def load(cls, config: TfidfConfig | None, folder: Path, registry: Registry | None = None) -> TfidfRetriever:
@@ -93,7 +105,23 @@ class TfidfRetriever(Retriever):
         retriever = cls(config, registry)
         retriever._postings, retriever._vocabulary = load_postings(folder)
         retriever._grams = Gramifier(retriever.config, retriever._vocabulary)
+        if (folder / _NORMS).is_file():
+            retriever._take_norms(folder / _NORMS)
         return retriever
+
+    def _take_norms(self, path: Path) -> None:
+        """Use the lengths of the vectors as they were saved; they hold until a chunk comes or goes."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            norms = load(path.read_bytes())["norms"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise IntegrityError(f"{path}: {error}") from error
+        if norms.shape != self._postings.ids.shape or norms.dtype != np.float32:
+            raise IntegrityError(f"{path}: {norms.dtype} {norms.shape}")
+        self._norms = norms
+        self._norms_version = self._postings.version
 
     def ids(self) -> set[int]:
         """Ids of the chunks that it holds."""
