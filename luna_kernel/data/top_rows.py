@@ -52,7 +52,7 @@ class TopRows:
         self._spare: list[Floats] = []
 
     def search(self, columns: Sequence[Column], k: int) -> tuple[Ints, Floats]:
-        """(rows, scores) that hold the `k` best rows and all that tie with the last, in no order, each row once.
+        """(rows, scores) of the `k` best rows, all that tie with the last, and maybe others; in no order, each once.
 
         Args:
             columns: of the terms of the query; those without rows are left out.

@@ -89,7 +89,6 @@ def test_the_best_rows_are_those_of_the_whole_sum(seed: int, terms: int, k: int,
         assert wanted <= set(rows.tolist())
         if coarse:
             assert set(np.flatnonzero((total > 0) & (total >= least)).tolist()) <= set(rows.tolist())
-        assert not len(rows) or scores.min() >= least * (1 - 1e-5)
         assert len(rows) >= min(k, int((total > 0).sum()))
 
 
