@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from luna_kernel.base import durable
 from luna_kernel.base.errors import IntegrityError
 from luna_kernel.base.messages import catalogue
 
-Ints = npt.NDArray[Any]
-Floats = npt.NDArray[np.float32]
+from .top_rows import Column, Floats, Ints, TopRows
 
+_PATIENCE = 64
+"""So many terms are weighed one by one after a change before all are."""
+_BLOCK = 1 << 20
+"""Postings weighed at once."""
 _FILE = "postings.safetensors"
 _t = catalogue("luna_kernel.base")
 
@@ -67,10 +68,14 @@ class Segment:
 
     def find(self, term: int) -> slice:
         """Where the postings of `term` are; an empty slice if there are none."""
-        place = int(np.searchsorted(self.terms, term))
-        if place == len(self.terms) or self.terms[place] != term:
-            return slice(0, 0)
-        return slice(int(self.starts[place]), int(self.starts[place + 1]))
+        place = self.place(term)
+        return slice(int(self.starts[place]), int(self.starts[place + 1])) if place >= 0 else slice(0, 0)
+
+    def place(self, term: int) -> int:
+        """Where `term` is in `terms`; -1 if it is not there."""
+        # A plain int would have the whole array cast for each search.
+        place = int(self.terms.searchsorted(self.terms.dtype.type(term)))
+        return place if place < len(self.terms) and self.terms[place] == term else -1
 
     def term_of_posting(self) -> Ints:
         """int32 (P,): the term of each posting."""
@@ -95,6 +100,7 @@ class Postings:
         self.alive: Ints = np.zeros(0, np.bool_)
         self.segments: list[Segment] = []
         self.version = 0
+        self._top = TopRows(0)
 
     @functools.cached_property
     def _rows(self) -> dict[int, int]:
@@ -199,22 +205,94 @@ class Postings:
             total += np.bincount(segment.term_of_posting()[self.alive[segment.rows]], minlength=size)
         return total
 
-    def best(self, scores: Floats, k: int) -> list[tuple[int, float]]:
-        """(id, score) of the `k` best rows with a positive score, best first, equal ones in the order of their ids.
+    def best(self, columns: Sequence[Column], k: int) -> list[tuple[int, float]]:
+        """(id, score) of the `k` rows with the largest sums, best first, equal ones in the order of their ids.
 
         Args:
-            scores: float32 (rows,).
+            columns: see `Weights.column`.
             k: how many at most.
         """
-        rows = np.flatnonzero((scores > 0) & self.alive)
-        if k <= 0 or not len(rows):
+        if k <= 0:
             return []
-        if len(rows) > k:
-            # All that tie with the k-th stay, so that which of them come is a matter of ids alone.
-            least = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
-            rows = rows[scores[rows] >= least]
-        order = np.lexsort((self.ids[rows], -scores[rows]))[:k]
-        return [(int(self.ids[row]), float(scores[row])) for row in rows[order]]
+        if self._top.size != len(self.ids):
+            self._top = TopRows(len(self.ids))
+        rows, scores = self._top.search(columns, k)
+        ids = self.ids[rows]
+        order = np.lexsort((ids, -scores))[:k]
+        return list(zip(ids[order].tolist(), scores[order].tolist(), strict=True))
+
+
+class Weights:
+    """What each posting is worth, by a formula of its user, kept as long as the index stays as it is.
+
+    Weighing all postings costs about as much as some dozens of searches: an index that changes between searches weighs
+    only the terms that are asked for.
+
+    Args:
+        postings: the index.
+        formula: from rows, counts and terms of postings, all (P,), to positive float32 (P,); each worth may depend
+            on its own row, count and term, and on the state of the index only.
+    """
+
+    def __init__(self, postings: Postings, formula: Callable[[Ints, Ints, Ints], Floats]) -> None:
+        self._postings = postings
+        self._formula = formula
+        self._version = -1
+        self._asked = 0
+        self._values: list[Floats] = []
+        self._largest: list[Floats] = []
+
+    def column(self, term: int, weight: Callable[[int], float]) -> Column | None:
+        """The living rows that hold `term` with their worth; None if there are none.
+
+        Args:
+            term: its number.
+            weight: from the number of living rows that hold the term to what their worth is multiplied by.
+        """
+        postings = self._postings
+        if self._version != postings.version:
+            self._version, self._asked, self._values, self._largest = postings.version, 0, [], []
+        self._asked += 1
+        if self._asked > _PATIENCE:
+            return self._kept(term, weight)
+        rows, counts = postings.find(term)
+        if not len(rows):
+            return None
+        values = self._formula(rows, counts, np.full(len(rows), term, np.int32))
+        return Column(rows, values, weight(len(rows)), float(values.max()))
+
+    def _kept(self, term: int, weight: Callable[[int], float]) -> Column | None:
+        if not self._values:
+            self._weigh_all()
+        rows, values, largest = [], [], 0.0
+        for segment, worth, most in zip(self._postings.segments, self._values, self._largest, strict=True):
+            place = segment.place(term)
+            if place >= 0:
+                begin, end = segment.starts[place], segment.starts[place + 1]
+                rows.append(segment.rows[begin:end])
+                values.append(worth[begin:end])
+                largest = max(largest, float(most[place]))
+        if not largest:
+            return None
+        found, worths = (rows[0], values[0]) if len(rows) == 1 else (np.concatenate(rows), np.concatenate(values))
+        if len(self._postings) != len(self._postings.ids):
+            living = worths.nonzero()[0]
+            if len(living) < len(found):
+                found, worths = found[living], worths[living]
+        return Column(found, worths, weight(len(found)), largest)
+
+    def _weigh_all(self) -> None:
+        """Worth of every posting, 0 where the row was removed, and the largest of each term, segment by segment."""
+        alive = self._postings.alive
+        for segment in self._postings.segments:
+            values = np.empty(len(segment.rows), np.float32)
+            of_posting = segment.term_of_posting()
+            for begin in range(0, len(values), _BLOCK):
+                part = slice(begin, begin + _BLOCK)
+                rows = segment.rows[part]
+                values[part] = self._formula(rows, segment.counts[part], of_posting[part]) * alive[rows]
+            self._values.append(values)
+            self._largest.append(np.maximum.reduceat(values, segment.starts[:-1]) if len(values) else values)
 
 
 def save_postings(folder: Path, postings: Postings, vocabulary: Vocabulary) -> None:

@@ -57,10 +57,15 @@ def discover(path: Iterable[str] | None = None) -> dict[str, FoundPlugin]:
 def _metadata_folders(path: Iterable[str]) -> Iterator[Path]:
     """The `.dist-info` and `.egg-info` folders of a path, each entry of the path once."""
     for entry in dict.fromkeys(path):
-        try:
-            yield from (item for item in Path(entry).iterdir() if item.name.endswith((".dist-info", ".egg-info")))
-        except OSError:  # an archive, a finder's hook, a folder that is gone
-            continue
+        yield from (item for item in _content(Path(entry)) if item.name.endswith((".dist-info", ".egg-info")))
+
+
+def _content(folder: Path) -> list[Path]:
+    """What a folder holds; nothing where it is an archive, a finder's hook, or gone."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _read(file: Path) -> str:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luna_kernel.base.errors import IntegrityError
-from luna_kernel.data.postings import Postings, Vocabulary, load_postings, save_postings
+from luna_kernel.data.postings import Postings, Vocabulary, Weights, load_postings, save_postings
+from luna_kernel.data.top_rows import Column, TopRows
 
 ITEM = st.lists(st.integers(0, 8), max_size=12)
 
@@ -58,10 +59,60 @@ def test_ids_are_new_and_not_negative() -> None:
 def test_best_is_deterministic_and_drops_what_scores_nothing() -> None:
     postings = Postings()
     postings.add([5, 3, 9, 1], [np.asarray([0])] * 4)
-    scores = np.asarray([1, 1, 0, 1], np.float32)
-    assert [item for item, _ in postings.best(scores, 2)] == [1, 3]
-    assert [item for item, _ in postings.best(scores, 10)] == [1, 3, 5]
-    assert postings.best(scores, 0) == []
+    columns = [Column(np.asarray([0, 1, 3], np.int32), np.ones(3, np.float32), 1.0, 1.0)]
+    assert [item for item, _ in postings.best(columns, 2)] == [1, 3]
+    assert [item for item, _ in postings.best(columns, 10)] == [1, 3, 5]
+    assert postings.best(columns, 0) == postings.best([], 3) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 30), st.booleans())
+def test_the_best_rows_are_those_of_the_whole_sum(seed: int, terms: int, k: int, coarse: bool) -> None:
+    """Long and short columns, so that late ones are only asked about some rows; coarse values make ties."""
+    rng = np.random.default_rng(seed)
+    size = 4000
+    total = np.zeros(size, np.float64)
+    columns = []
+    for _ in range(terms):
+        rows = np.flatnonzero(rng.random(size) < rng.choice([0.002, 0.05, 0.6])).astype(np.int32)
+        values = (rng.integers(1, 4, len(rows)) / 4 if coarse else rng.random(len(rows)) + 1e-3).astype(np.float32)
+        weight = float(rng.choice([0.125, 1.0, 8.0]))
+        columns.append(Column(rows, values, weight, float(values.max(initial=0.0))))
+        total[rows] += weight * values
+    top = TopRows(size)
+    for _ in range(2):  # the work space is clean again
+        rows, scores = top.search(columns, k)
+        assert len(set(rows.tolist())) == len(rows)
+        assert np.allclose(scores, total[rows], rtol=1e-5)
+        least = np.sort(total)[::-1][k - 1]
+        wanted = set(np.flatnonzero((total > 0) & (total > least * (1 + 1e-5))).tolist())
+        assert wanted <= set(rows.tolist())
+        if coarse:
+            assert set(np.flatnonzero((total > 0) & (total >= least)).tolist()) <= set(rows.tolist())
+        assert len(rows) >= min(k, int((total > 0).sum()))
+
+
+def test_weighing_all_gives_what_weighing_one_term_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    from luna_kernel.data import postings as module
+
+    rng = np.random.default_rng(3)
+    index = Postings()
+    for first, count in ((0, 200), (200, 20)):
+        index.add(range(first, first + count), [rng.integers(0, 30, rng.integers(1, 20)) for _ in range(count)])
+    index.remove([3, 85, 210])
+    assert len(index.segments) > 1
+    for patience in (0, 10**6):
+        monkeypatch.setattr(module, "_PATIENCE", patience)
+        weights = Weights(index, lambda rows, counts, terms: (counts / (1 + rows + terms)).astype(np.float32))
+        for term in range(31):
+            column = weights.column(term, float)
+            rows, counts = index.find(term)
+            assert (column is None) == (len(rows) == 0)
+            if column is not None:
+                assert np.array_equal(column.rows, rows)
+                assert np.array_equal(column.values, (counts / (1 + rows + term)).astype(np.float32))
+                assert column.weight == len(rows)
+                assert column.largest == column.values.max()
 
 
 def test_save_and_load(tmp_path: Path) -> None:

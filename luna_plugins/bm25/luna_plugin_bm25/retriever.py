@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from luna_kernel.contracts.retrievers import Hit, Retriever
-from luna_kernel.data.postings import Floats, Postings, Vocabulary, load_postings, save_postings
+from luna_kernel.data.postings import Floats, Ints, Postings, Vocabulary, Weights, load_postings, save_postings
 
 from .analysis import Analyzer
 from .config import BM25Config
@@ -40,6 +40,7 @@ class BM25Retriever(Retriever):
         self._analyzer = Analyzer(self.config)
         self._vocabulary = Vocabulary()
         self._postings = Postings()
+        self._weights = Weights(self._postings, self._saturated)
         self._norms: Floats = np.zeros(0, np.float32)
         self._norms_version = -1
 
@@ -55,26 +56,19 @@ class BM25Retriever(Retriever):
 
     def search(self, query: str, k: int) -> list[Hit]:
         """The best chunks that share a term with the query."""
-        scores = self._scores(query)
-        return [Hit(chunk_id, score) for chunk_id, score in self._postings.best(scores, k)]
-
-    def _scores(self, query: str) -> Floats:
-        """float32 (rows,): the score of each row, 0 where no term is shared."""
-        postings, k1 = self._postings, self.config.k1
-        scores = np.zeros(len(postings.ids), np.float32)
-        if not len(postings):
-            return scores
-        norms = self._length_norms()
+        columns = []
         for term, times in Counter(self._analyzer.terms(query)).items():
             number = self._vocabulary.numbers.get(term)
-            if number is None:
-                continue
-            rows, counts = postings.find(number)
-            if len(rows):
-                frequency = counts.astype(np.float32)
-                weight = times * self._idf(len(rows)) * (k1 + 1)
-                scores[rows] += weight * frequency / (frequency + norms[rows])
-        return scores
+            if number is not None:
+                scale = times * (self.config.k1 + 1)
+                columns.append(self._weights.column(number, lambda n, scale=scale: scale * self._idf(n)))
+        found = self._postings.best([column for column in columns if column is not None], k)
+        return [Hit(chunk_id, score) for chunk_id, score in found]
+
+    def _saturated(self, rows: Ints, counts: Ints, _: Ints) -> Floats:
+        """float32 (P,): f / (f + k1 · (1 - b + b · length / mean length)) of postings."""
+        frequency = counts.astype(np.float32)
+        return frequency / (frequency + self._length_norms()[rows])
 
     def _length_norms(self) -> Floats:
         """float32 (rows,): k1 · (1 - b + b · length / mean length)."""
@@ -114,6 +108,7 @@ class BM25Retriever(Retriever):
         """Open what `save` wrote."""
         retriever = cls(config, registry)
         retriever._postings, retriever._vocabulary = load_postings(folder)
+        retriever._weights = Weights(retriever._postings, retriever._saturated)
         return retriever
 
     def ids(self) -> set[int]:

@@ -81,15 +81,25 @@ def index(
 @option("--docs", multiple=True, files=True, type=click.Path(path_type=Path), help=lambda: t("option.docs"))
 @option("--kb", metavar="NAME|DIR", help=lambda: t("option.kb"))
 @option("--limit", "-k", type=click.IntRange(1, 100), default=5, show_default=True, help=lambda: t("option.limit"))
+@option("--filter", "filters", multiple=True, metavar="COND", help=lambda: t("option.filter"))
 @option("--threshold", type=click.FloatRange(0, 1), help=lambda: t("option.threshold"))
 @plugins_option
 @json_option
 @click.pass_obj
-def search(app: App, query: str, docs: tuple[Path, ...], kb: str | None, limit: int, threshold: float | None) -> None:
+def search(
+    app: App,
+    query: str,
+    docs: tuple[Path, ...],
+    kb: str | None,
+    limit: int,
+    filters: tuple[str, ...],
+    threshold: float | None,
+) -> None:
     """Search a folder of documents or a knowledge base."""
     from dataclasses import asdict
 
     from .commands import place_text
+    from .filters import parse_filters
     from .knowledge_base import KnowledgeBase, place_for, place_of
     from .step import show_progress
 
@@ -97,6 +107,7 @@ def search(app: App, query: str, docs: tuple[Path, ...], kb: str | None, limit: 
         raise UsageError(t("search.where"), hint=t("search.where.hint"))
     if not query.strip():
         raise UsageError(t("search.empty"))
+    conditions = parse_filters(filters)
     registry = app.plugins().registry
     if kb is not None:
         knowledge = KnowledgeBase.open(place_of(kb), registry, say=app.say)
@@ -109,7 +120,7 @@ def search(app: App, query: str, docs: tuple[Path, ...], kb: str | None, limit: 
         if docs:
             with show_progress() as progress:
                 knowledge.sync(docs, progress=progress)
-        found = knowledge.search(query, limit, threshold=threshold)
+        found = knowledge.search(query, limit, threshold=threshold, filters=conditions)
     if app.json:
         passages = [asdict(passage) for passage in found.passages]
         app.emit({"ok": True, "query": query, "confidence": round(found.confidence, 4), "passages": passages})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -48,10 +48,14 @@ class KnowledgeConfig(BaseModel):
     """What orders the fused hits anew; None: their order by fusion stands, and every hit counts as relevant."""
     candidates: int = Field(default=30, ge=1, le=1000)
     """How many hits of each retriever are fused, and how many of those the reranker sees."""
+    fusion: Literal["ranks", "scores"] = "ranks"
+    """How hits are fused: by `ranks` (reciprocal rank fusion), or by `scores`, each retriever's best being 1."""
     fusion_weights: dict[str, float] = Field(default_factory=dict)
     """Weight of a retriever in the fusion, by its name; 1 where none is given."""
     spelling: bool = True
     """Whether a word that no passage holds is replaced by one that some passage holds and that is one slip away."""
+    diversity: float = Field(default=0.0, ge=0, le=1)
+    """How much a passage that resembles one already given is held back (maximal marginal relevance); 0: not at all."""
     threshold: float = Field(default=0.3, ge=0, le=1)
     """Least probability that one of the best passages answers the question; below it nothing was found."""
 
@@ -82,5 +86,7 @@ class RagConfig(BaseModel):
     """Passages that a question is given at most."""
     budget: float = Field(default=0.5, gt=0, le=1)
     """Share of the generator's context that the passages may fill."""
+    filters: tuple[str, ...] = ()
+    """Conditions that passages must meet, such as `source=*.md` and `page>=3`."""
     follow_up: bool = True
     """Whether a question that leans on the one before (`e quanto custa?`) is searched together with it."""

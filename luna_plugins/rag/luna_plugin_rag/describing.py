@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from .indexes import Condition
+from .indexes import IndexCondition
 from .knowledge_base import KnowledgeBase
 
 
@@ -35,7 +35,7 @@ class Stats:
     database_bytes: int
     formats: dict[str, dict[str, int]]
     """By ending of the file: files, documents, chunks."""
-    indexes: list[Condition]
+    indexes: list[IndexCondition]
     unread: dict[str, list[str]]
     """Files of which nothing or not all could be read, with the reasons."""
 

@@ -29,7 +29,7 @@ _BATCH = 2000
 
 
 @dataclass(frozen=True)
-class Condition:
+class IndexCondition:
     """How the files of one index are, without opening it for search."""
 
     name: str
@@ -120,30 +120,30 @@ class Indexes:
         for index in self._indexes:
             index.retriever.close()
 
-    def conditions(self) -> list[Condition]:
+    def conditions(self) -> list[IndexCondition]:
         """How the files of each index are; nothing is made anew, nothing said."""
         wanted = self._store.chunk_ids()
         return [self._condition(component, config, wanted) for component, config in self._components]
 
-    def _condition(self, component: Component, config: Any, wanted: set[int]) -> Condition:
+    def _condition(self, component: Component, config: Any, wanted: set[int]) -> IndexCondition:
         folder, name = self._folder / component.name, component.name
         settings = {} if config is None else config.model_dump(mode="json")
         if not (folder / _MARKER).is_file():
-            return Condition(name, "absent", missing=len(wanted))
+            return IndexCondition(name, "absent", missing=len(wanted))
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         try:
             manifest = self._check(folder, component, settings)
             if manifest is None:
                 found = integrity.read_json(folder / _MARKER)
-                return Condition(name, "other", bytes=size, settings=found.get("settings"))
+                return IndexCondition(name, "other", bytes=size, settings=found.get("settings"))
             opened = component.load().load(config, folder / _DATA, self._registry)
             held = opened.ids()
             opened.close()
         except IntegrityError as error:
-            return Condition(name, "damaged", reason=error.text, bytes=size)
+            return IndexCondition(name, "damaged", reason=error.text, bytes=size)
         missing, extra = len(wanted - held), len(held - wanted)
         state = "behind" if missing or extra else "whole"
-        return Condition(name, state, "", missing, extra, size, manifest["settings"])
+        return IndexCondition(name, state, "", missing, extra, size, manifest["settings"])
 
     # --- one index -------------------------------------------------------------------------------------------------
 

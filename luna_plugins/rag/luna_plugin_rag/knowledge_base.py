@@ -30,7 +30,8 @@ from luna_kernel.data.portuguese import fold
 from luna_kernel.plugins.registry import Registry, suggest
 
 from .config import KnowledgeConfig
-from .indexes import Condition, Indexes
+from .filters import Condition
+from .indexes import IndexCondition, Indexes
 from .reading import Changes, compare, list_files, read
 from .search import Found, Searcher
 from .store import DATABASE, FileState, Store
@@ -230,7 +231,7 @@ class KnowledgeBase:
         with durable.lock(self.folder / "lock", wait=wait):
             self._indexes.save()
 
-    def conditions(self) -> list[Condition]:
+    def conditions(self) -> list[IndexCondition]:
         """How the files of each index are."""
         return self._indexes.conditions()
 
@@ -292,15 +293,19 @@ class KnowledgeBase:
 
     # --- asking ----------------------------------------------------------------------------------------------------
 
-    def search(self, query: str, k: int = 4, *, threshold: float | None = None) -> Found:
+    def search(
+        self, query: str, k: int = 4, *, threshold: float | None = None, filters: Sequence[Condition] = ()
+    ) -> Found:
         """The passages that answer `query`, best first; none where all are less likely to than the threshold.
 
         Args:
             query: the question.
             k: passages at most.
             threshold: least probability that one of the best answers; None for the config's.
+            filters: conditions that passages must meet; see `parse_filters`.
         """
-        return self._searcher.search(query, k, threshold=self.config.threshold if threshold is None else threshold)
+        least = self.config.threshold if threshold is None else threshold
+        return self._searcher.search(query, k, threshold=least, filters=filters)
 
     def warm_up(self) -> None:
         """Load the indexes now, so that the first question need not wait for them."""

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from luna_kernel.contracts.chat import Passage
-from luna_kernel.contracts.retrievers import Candidate, Reranker
+from luna_kernel.contracts.retrievers import Candidate, Hit, Reranker, Retriever
+from luna_kernel.data.portuguese import terms
 from luna_kernel.data.sentences import trimmed
 
 from .config import KnowledgeConfig
-from .fusion import Fused, fuse
+from .filters import Condition
+from .fusion import Fused, diverse, fuse
 from .indexes import Indexes
 from .spelling import corrected
 from .store import Store, StoredChunk
@@ -43,23 +45,52 @@ class Searcher:
         self._indexes = indexes
         self._reranker = reranker
         self._config = config
+        self._filtered: tuple[tuple[int, tuple[Condition, ...]], set[int]] | None = None
 
-    def search(self, query: str, k: int, *, threshold: float) -> Found:
+    def search(self, query: str, k: int, *, threshold: float, filters: Sequence[Condition] = ()) -> Found:
         """See `KnowledgeBase.search`."""
         indexes = self._indexes.current()
         if self._config.spelling:
             query = corrected(query, self.frequencies)
-        hits = {index.name: index.retriever.search(query, self._config.candidates) for index in indexes}
-        fused = fuse(hits, self._config.fusion_weights)
+        allowed = self._allowed(filters) if filters else None
+        hits = {index.name: self._hits(index.retriever, query, allowed) for index in indexes}
+        fused = fuse(hits, self._config.fusion_weights, by=self._config.fusion)
         ranked = self._rank(query, fused[: self._config.candidates])
         if not ranked:
             return Found()
         confidence = 1 - math.prod(1 - relevance for _, relevance in ranked[:SHOWN])
         if confidence < threshold:
             return Found(confidence=confidence, candidates=len(fused))
-        kept = [item for item in ranked if item[1] >= min(ranked[0][1], _BESIDE * threshold)][:k]
+        kept = [item for item in ranked if item[1] >= min(ranked[0][1], _BESIDE * threshold)]
+        if self._config.diversity and len(kept) > 1:
+            held = [set(terms(chunk.text)) for chunk, _ in kept]
+            kept = [kept[i] for i in diverse([value for _, value in kept], held, k, self._config.diversity)]
+        kept = kept[:k]
         passages = [_passage(number, chunk, relevance) for number, (chunk, relevance) in enumerate(kept, 1)]
         return Found(passages, confidence, len(fused))
+
+    def _allowed(self, filters: Sequence[Condition]) -> set[int]:
+        """Ids of the chunks that meet all conditions, remembered as long as the documents stay as they are."""
+        state = (self._store.generation, tuple(filters))
+        if self._filtered is None or self._filtered[0] != state:
+            ids = self._store.chunks_that(lambda chunk: all(condition.holds(chunk) for condition in filters))
+            self._filtered = (state, ids)
+        return self._filtered[1]
+
+    def _hits(self, retriever: Retriever, query: str, allowed: set[int] | None) -> list[Hit]:
+        """A retriever's best hits among the allowed ones: ever more are asked for until there are enough or no more."""
+        wanted = self._config.candidates
+        if allowed is None:
+            return retriever.search(query, wanted)
+        if not allowed:
+            return []
+        asked = wanted
+        while True:
+            hits = retriever.search(query, asked)
+            found = [hit for hit in hits if hit.chunk_id in allowed]
+            if len(found) >= min(wanted, len(allowed)) or len(hits) < asked:
+                return found[:wanted]
+            asked *= 8
 
     def _rank(self, query: str, fused: list[Fused]) -> list[tuple[StoredChunk, float]]:
         """(chunk, relevance), best first. Chunks that another process removed meanwhile are left out."""

@@ -23,6 +23,7 @@ from luna_kernel.contracts.data import Message
 from luna_kernel.data.portuguese import STOP_WORDS, word_set, words
 
 from .config import RagConfig
+from .filters import parse_filters
 from .knowledge_base import KnowledgeBase, Progress, Summary, place_for
 from .search import Found
 from .store import DATABASE
@@ -43,6 +44,7 @@ class RagStep(Step):
     def __init__(self, config: RagConfig | None = None) -> None:
         super().__init__(config or RagConfig())
         self.knowledge: KnowledgeBase | None = None
+        self._filters = parse_filters(self.config.filters)
         self._paths: list[Path] = []
         self._summary: Summary | None = None
         self._remarks: list[str] = []
@@ -168,16 +170,16 @@ class RagStep(Step):
 
     def search(self, query: str, k: int) -> list[Passage]:
         """What the documents say about `query`; see `KnowledgeBase.search`."""
-        return self.knowledge.search(query, k).passages if self.knowledge is not None else []
+        return self.knowledge.search(query, k, filters=self._filters).passages if self.knowledge is not None else []
 
     def _search(self, turn: Turn, session: Session) -> tuple[Found, str]:
         """What was found, and for which words: the question's, or those of the one before it and its own."""
         assert self.knowledge is not None
-        found = self.knowledge.search(turn.query, self.config.passages)
+        found = self.knowledge.search(turn.query, self.config.passages, filters=self._filters)
         earlier = [past for past in session.turns if past.searched]
         if self.config.follow_up and earlier and leans(turn.query):
             both = f"{earlier[-1].query} {turn.query}"
-            with_earlier = self.knowledge.search(both, self.config.passages)
+            with_earlier = self.knowledge.search(both, self.config.passages, filters=self._filters)
             if with_earlier.confidence > found.confidence:
                 return with_earlier, both
         return found, turn.query

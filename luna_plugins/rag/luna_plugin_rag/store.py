@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -256,6 +256,11 @@ class Store:
             self.set_meta("chunker", fingerprint)
 
     # --- chunks --------------------------------------------------------------------------------------------------
+
+    def chunks_that(self, holds: Callable[[StoredChunk], bool]) -> set[int]:
+        """Ids of the chunks for which `holds` is true."""
+        ids = sorted(self.chunk_ids())
+        return {chunk.id for chunk in self.chunks(ids) if holds(chunk)}
 
     def chunk_ids(self) -> set[int]:
         """Ids of all chunks."""

@@ -18,7 +18,7 @@ import numpy as np
 from luna_kernel.base import durable
 from luna_kernel.base.errors import IntegrityError
 from luna_kernel.contracts.retrievers import Hit, Retriever
-from luna_kernel.data.postings import Floats, Postings, Vocabulary, load_postings, save_postings
+from luna_kernel.data.postings import Floats, Ints, Postings, Vocabulary, Weights, load_postings, save_postings
 
 from .config import TfidfConfig
 from .ngrams import Gramifier
@@ -39,6 +39,7 @@ class TfidfRetriever(Retriever):
         self._vocabulary = Vocabulary()
         self._grams = Gramifier(self.config, self._vocabulary)
         self._postings = Postings()
+        self._weights = Weights(self._postings, self._share)
         self._idf: Floats = np.zeros(0, np.float32)
         self._norms: Floats = np.zeros(0, np.float32)
         self._weights_version = -1
@@ -75,7 +76,7 @@ class TfidfRetriever(Retriever):
         if not len(postings):
             return []
         self._weigh()
-        scores = np.zeros(len(postings.ids), np.float32)
+        columns = []
         unseen = 1 + math.log(1 + len(postings))
         length = 0.0
         for gram, times in self._grams.count(query).items():
@@ -85,11 +86,14 @@ class TfidfRetriever(Retriever):
             weight = (1 + math.log(times)) * idf
             length += weight * weight
             if number is not None:
-                rows, counts = postings.find(number)
-                scores[rows] += weight * idf * (1 + np.log(counts.astype(np.float32)))
-        if length > 0:
-            scores /= self._norms * np.float32(math.sqrt(length))
-        return [Hit(chunk_id, min(1.0, score)) for chunk_id, score in postings.best(scores, k)]
+                columns.append(self._weights.column(number, lambda _, weight=weight: weight))
+        found = postings.best([column for column in columns if column is not None], k)
+        root = math.sqrt(length) or 1.0
+        return [Hit(chunk_id, min(1.0, score / root)) for chunk_id, score in found]
+
+    def _share(self, rows: Ints, counts: Ints, terms: Ints) -> Floats:
+        """float32 (P,): the entries of the chunks' unit vectors."""
+        return (1 + np.log(counts.astype(np.float32))) * self._idf[terms] / self._norms[rows]
 
     def save(self, folder: Path) -> None:
         """Write the index into `folder`, with the lengths of the vectors, which take seconds to compute for many."""
@@ -104,6 +108,7 @@ class TfidfRetriever(Retriever):
         """Open what `save` wrote."""
         retriever = cls(config, registry)
         retriever._postings, retriever._vocabulary = load_postings(folder)
+        retriever._weights = Weights(retriever._postings, retriever._share)
         retriever._grams = Gramifier(retriever.config, retriever._vocabulary)
         if (folder / _NORMS).is_file():
             retriever._take_norms(folder / _NORMS)
