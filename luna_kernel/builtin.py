@@ -97,7 +97,18 @@ def luna_add_chat(add: Add) -> None:
     generators = "luna_kernel.chat.generators"
     add("generator", "luna", f"{generators}:LunaGenerator", help="A Luna model")
     add("generator", "extractive", f"{generators}:ExtractiveGenerator", help="Quotes the passages; needs no model")
-    commands = "luna_kernel.chat.commands"
+    commands, of_answers = "luna_kernel.chat.commands", "luna_kernel.chat.answer_commands"
+    for name, text in (
+        ("regenerate", "Answer the last question anew"),
+        ("edit", "Ask the last question in other words"),
+        ("undo", "Take the last question back"),
+        ("system", "Show or set the instruction given with every question"),
+        ("set", "Show or set how words are drawn"),
+        ("temp", "Show or set the temperature"),
+        ("tokens", "Show or set the longest answer"),
+        ("multi", "Write a question of several lines"),
+    ):
+        add("command", name, f"{of_answers}:{name.title()}Command", help=text)
     for name, text in (
         ("help", "Show the commands"),
         ("clear", "Begin a new conversation"),

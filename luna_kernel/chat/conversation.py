@@ -41,6 +41,34 @@ def answer(session: Session, query: str, printer: Printer) -> bool:
     return turn.stop_reason == "interrupted"
 
 
+END_OF_QUESTION = "/end"
+"""Ends a question of several lines that `/multi` began."""
+
+
+def take_line(session: Session, line: str, printer: Printer) -> bool:
+    """A command, a question, or a line of one; then what the command wants asked. Returns whether Ctrl-C stopped it.
+
+    Raises:
+        LunaError: see `answer`, or the command failed.
+    """
+    if session.collecting is not None:
+        if line.strip() != END_OF_QUESTION:
+            session.collecting.append(line)
+            return False
+        query, session.collecting = "\n".join(session.collecting), None
+        return answer(session, query, printer)
+    line = line.strip()
+    if not line:
+        return False
+    if not line.startswith("/"):
+        return answer(session, line, printer)
+    shown = session.command(line)
+    if shown:
+        printer.remark(shown)
+    wanted = session.take_next()
+    return wanted is not None and answer(session, wanted, printer)
+
+
 def answer_lines(session: Session, lines: Iterable[bytes], printer: Printer) -> int:
     """Answer one question per line until the end of `lines`, `/exit` or Ctrl-C; empty lines are skipped.
 
@@ -51,20 +79,14 @@ def answer_lines(session: Session, lines: Iterable[bytes], printer: Printer) -> 
     """
     status = 0
     for number, raw in enumerate(lines, start=1):
-        line = decode(raw)[0].strip()
-        if not line:
-            continue
+        line = decode(raw)[0].rstrip("\r\n")
         try:
-            if line.startswith("/"):
-                shown = session.command(line)
-                if shown:
-                    printer.remark(shown)
-            elif answer(session, line, printer):
+            if take_line(session, line, printer):
                 return 130
         except LunaError as error:
             status = error.exit_code
             if isinstance(printer, JsonPrinter):
-                printer.write({"query": line[:200], "line": number, **error.to_json()})
+                printer.write({"query": line.strip()[:200], "line": number, **error.to_json()})
             else:
                 printer.remark(t("error.in_line", line=number, text=str(error)))
         if session.closing:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from luna_kernel.base.messages import catalogue
 from luna_kernel.chat.commands import stats_line
+from luna_kernel.chat.markdown import MarkdownStream
 from luna_kernel.chat.streaming import printable
 from luna_kernel.contracts.chat import Citation, Event, Notice, Painted, Text, Thinking, Turn
 
@@ -103,10 +104,12 @@ class TerminalPrinter(Printer):
         self._remarks = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._thinking = False
         self._open = False
+        self._markdown = MarkdownStream()
 
     def show(self, event: Event) -> None:
         """As it comes; a remark begins on a line of its own."""
         if isinstance(event, Notice):
+            self._end_text()
             if self._open:
                 self._write("\n", None)
             self.remark(event.text)
@@ -118,10 +121,12 @@ class TerminalPrinter(Printer):
         if self._thinking:
             self._write("\n\n", None)
             self._thinking = False
-        self._write(event.text, None)
+        for text, style in self._markdown.push(event.text):
+            self._write(text, style)
 
     def end(self, turn: Turn, session: Session) -> None:
         """Newline, sources, figures."""
+        self._end_text()
         self._thinking = False
         if turn.stop_reason == "interrupted":
             self._write(f" [{t('stats.interrupted')}]", "yellow")
@@ -130,6 +135,11 @@ class TerminalPrinter(Printer):
         for citation in turn.citations:
             self._write("  " + citation_line(citation) + "\n", "dim cyan")
         self._write("  " + stats_line(turn) + "\n", "dim")
+
+    def _end_text(self) -> None:
+        for text, style in self._markdown.finish():
+            self._write(text, style)
+        self._markdown = MarkdownStream()
 
     def remark(self, text: str) -> None:
         """Dim, on stderr; what comes with colours of its own keeps them."""

@@ -16,7 +16,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +94,12 @@ class Session:
         """What the model is told of the conversation besides its text; see `set_condition`."""
         self.closing = False
         """Set by `/exit`: whoever runs the conversation ends it."""
+        self.draft = ""
+        """What stands at the next prompt, to be changed and sent."""
+        self.collecting: list[str] | None = None
+        """The lines so far of a question that `/multi` began."""
+        self._next: str | None = None
+        self._replacing = False
         self._name: str | None = None
         self._stop = threading.Event()
         self._busy = threading.Lock()
@@ -154,17 +160,23 @@ class Session:
         Raises:
             UsageError: the question is empty or too long.
         """
+        replacing, self._replacing = self._replacing, False
         query = clean_query(query, self.options.max_query_chars)
         if not self._busy.acquire(blocking=False):
             raise ValueError("this session is answering another question")
         self._stop.clear()
         turn = Turn(query=query, sampling=self.options.sampling, think=self.options.show_thinking)
+        former = self.turns[-1] if replacing and self.turns else None
+        if former is not None:
+            turn.notes["replaces"] = {"query": former.query, "answer": former.answer}
+            if former.sampling.seed is not None and former.query == query:
+                turn.sampling = replace(turn.sampling, seed=former.sampling.seed + 1)
         if self.conditions:
             turn.conditions = dict(self.conditions)
             turn.notes["conditions"] = dict(self.conditions)
         if self.options.context:
             turn.system.append(self.options.context)
-        return _Answer(self._answer(turn), self._busy)
+        return _Answer(self._answer(turn, former), self._busy)
 
     def stop(self) -> None:
         """Stop the answer that is being given; from any thread or a signal handler."""
@@ -175,9 +187,12 @@ class Session:
         """Whether somebody asked to stop the answer."""
         return self._stop.is_set()
 
-    def _answer(self, turn: Turn) -> Iterator[Event]:
+    def _answer(self, turn: Turn, former: Turn | None) -> Iterator[Event]:
+        """Let the steps answer. `former`, the last turn, gives its place to this one as soon as this one is kept."""
         begin = time.perf_counter()
         finished = False
+        if former is not None:
+            self.turns.pop()
         try:
             for name, step in self._steps.items():
                 if self._stop.is_set():
@@ -198,7 +213,12 @@ class Session:
             turn.timings["total"] = time.perf_counter() - begin
             if not finished:
                 turn.stop_reason = "interrupted"
-            notice = self._keep(turn) if finished or turn.answer else None
+            kept = finished or bool(turn.answer)
+            notice = self._keep(turn) if kept else None
+            if former is not None and kept:
+                self._forget(former)
+            elif former is not None:
+                self.turns.append(former)
         if notice is not None:
             yield notice
         self.plugins.tell("luna_chat_turn_end", session=self, turn=turn)
@@ -209,7 +229,7 @@ class Session:
         if self.store is None:
             return None
         try:
-            self.store.add_turn(
+            turn.stored = self.store.add_turn(
                 self.id,
                 turn,
                 model=self.options.model,
@@ -222,6 +242,48 @@ class Session:
         except LunaError as error:
             return Notice(t("store.not_kept", reason=error.text))
         return None
+
+    def last_turn(self) -> Turn:
+        """The last question with its answer.
+
+        Raises:
+            UsageError: nothing was asked yet.
+        """
+        if not self.turns:
+            raise UsageError(t("turns.none"))
+        return self.turns[-1]
+
+    def undo(self) -> Turn:
+        """Take the last question and its answer back, also out of the store; returns them.
+
+        Raises:
+            UsageError: nothing was asked yet.
+        """
+        turn = self.last_turn()
+        self._forget(turn)
+        self.turns.pop()
+        return turn
+
+    def ask_again(self, query: str | None = None) -> None:
+        """Have the last question, or `query` in its place, asked next: see `take_next`.
+
+        The new turn takes the place of the former, which it names in its notes, once it is kept.
+
+        Raises:
+            UsageError: nothing was asked yet.
+        """
+        last = self.last_turn()
+        self._next = query or last.query
+        self._replacing = True
+
+    def take_next(self) -> str | None:
+        """The question that a command wants asked now, if any; whoever runs the conversation asks it."""
+        query, self._next = self._next, None
+        return query
+
+    def _forget(self, turn: Turn) -> None:
+        if self.store is not None and turn.stored is not None:
+            self.store.remove_turn(turn.stored)
 
     def set_condition(self, name: str, value: Any) -> None:
         """Tell the model a condition of the conversation from the next turn on, such as `domain` = `saude`.

@@ -21,6 +21,7 @@ from luna_kernel.base.durable import open_database, transaction
 from luna_kernel.base.errors import StorageError, UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.chat import Citation, Passage, Sampling, Turn
+from luna_kernel.data.portuguese import fold
 
 if TYPE_CHECKING:
     import sqlite3
@@ -134,6 +135,7 @@ class SessionStore:
             )
             turn_id = cursor.lastrowid
             assert turn_id is not None
+            turn.created = now
             connection.executemany(
                 "INSERT INTO messages (turn_id, role, content, thinking) VALUES (?, ?, ?, ?)",
                 [(turn_id, "user", turn.query, None), (turn_id, "assistant", turn.answer, turn.thinking or None)],
@@ -145,13 +147,42 @@ class SessionStore:
         with self._lock:
             rows = self._connection.execute(
                 "SELECT t.generator, t.stop_reason, t.sampling, t.usage, t.timings, t.citations, t.passages, "
-                "t.searched, t.notes, q.content, a.content, a.thinking FROM turns t "
+                "t.searched, t.notes, q.content, a.content, a.thinking, t.id, t.created FROM turns t "
                 "JOIN messages q ON q.turn_id = t.id AND q.role = 'user' "
                 "JOIN messages a ON a.turn_id = t.id AND a.role = 'assistant' "
                 "WHERE t.session_id = ? ORDER BY t.id",
                 (session_id,),
             ).fetchall()
         return [_turn(row) for row in rows]
+
+    def remove_turn(self, turn_id: int) -> None:
+        """Take one turn out; a conversation without turns goes with its last one."""
+        with self._lock, transaction(self._connection) as connection:
+            row = connection.execute("SELECT session_id FROM turns WHERE id = ?", (turn_id,)).fetchone()
+            if row is None:
+                return
+            connection.execute("DELETE FROM turns WHERE id = ?", (turn_id,))
+            connection.execute(
+                "DELETE FROM sessions WHERE id = ? AND name IS NULL AND NOT EXISTS "
+                "(SELECT 1 FROM turns WHERE session_id = sessions.id)",
+                row,
+            )
+
+    def remove_session(self, session_id: str) -> None:
+        """Take a conversation out, with all its turns."""
+        with self._lock, transaction(self._connection) as connection:
+            connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
+
+    def search(self, text: str) -> list[tuple[StoredSession, Turn]]:
+        """The turns that hold every word of `text`, accents and case left aside, the newest first."""
+        wanted = fold(text).split()
+        found = []
+        for session in self.sessions() if wanted else ():
+            for turn in self.turns(session.id):
+                said = fold(f"{turn.query}\n{turn.answer}")
+                if all(word in said for word in wanted):
+                    found.append((session, turn))
+        return sorted(found, key=lambda pair: -pair[1].created)
 
     def set_name(self, session_id: str, name: str) -> None:
         """Give a conversation a name, so that `/load NAME` finds it.
@@ -230,4 +261,6 @@ def _turn(row: sqlite3.Row | tuple[Any, ...]) -> Turn:
         passages=[_passage(item) for item in json.loads(row[6])],
         searched=bool(row[7]),
         notes=json.loads(row[8]),
+        stored=row[12],
+        created=row[13],
     )

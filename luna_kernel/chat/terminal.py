@@ -19,7 +19,7 @@ from luna_kernel.base import durable, paths
 from luna_kernel.base.errors import LunaError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.chat.commands import command_help
-from luna_kernel.chat.conversation import answer
+from luna_kernel.chat.conversation import take_line
 from luna_kernel.chat.printing import Printer
 from luna_kernel.chat.session import Session
 
@@ -45,11 +45,15 @@ def converse(session: Session, printer: Printer, *, color: bool = True) -> int:
     warned = False
     while not session.closing:
         try:
-            line = prompt.prompt(_label(color)).strip()
+            draft, session.draft = session.draft, ""
+            line = prompt.prompt(_label(color, more=session.collecting is not None), default=draft)
             warned = False
-            if line:
-                _do(session, line, printer)
+            _do(session, line, printer)
         except KeyboardInterrupt:  # noqa: PERF203  wherever it comes: at the prompt or between two
+            if session.collecting is not None:
+                session.collecting = None
+                printer.remark(t("multi.dropped"))
+                continue
             if warned:
                 break
             warned = True
@@ -59,20 +63,15 @@ def converse(session: Session, printer: Printer, *, color: bool = True) -> int:
     return 0
 
 
-def _label(color: bool) -> FormattedText:
-    label = t("prompt.you")
+def _label(color: bool, *, more: bool) -> FormattedText:
+    label = "…" if more else t("prompt.you")
     return FormattedText([("bold ansicyan" if color else "", f"{label} "), ("", "› ")])
 
 
 def _do(session: Session, line: str, printer: Printer) -> None:
     """A command or a question; a failure is shown and the conversation goes on."""
     try:
-        if line.startswith("/"):
-            shown = session.command(line)
-            if shown:
-                printer.remark(shown)
-        else:
-            answer(session, line, printer)
+        take_line(session, line, printer)
     except LunaError as error:
         printer.remark(str(error))
     except KeyboardInterrupt:

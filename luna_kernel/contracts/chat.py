@@ -151,7 +151,12 @@ class Turn:
     answer_ids: list[int] = field(default_factory=list)
     """The ids that it answered with, the end token left out."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """JSON-able facts that steps leave for `/stats` and the store, under the step's name."""
+    """JSON-able facts that steps leave for `/stats` and the store, under the step's name; `replaces` holds the query
+    and the answer whose place this turn took."""
+    stored: int | None = field(default=None, compare=False)
+    """Its row in the store; None where it is not kept."""
+    created: float = field(default=0.0, compare=False)
+    """When it was kept, seconds since 1970."""
 
 
 class Step(ABC):
