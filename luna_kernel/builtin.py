@@ -14,6 +14,7 @@ LUNA_API = 1
 VERBS = {
     "run": "luna_kernel.cli.run:run",
     "chat": "luna_kernel.cli.chat:chat",
+    "sessions": "luna_kernel.cli.sessions:sessions",
     "create": "luna_kernel.cli.create:create",
     "train": "luna_kernel.cli.train:train",
     "models": "luna_kernel.cli.models:models",

@@ -68,3 +68,16 @@ class App:
     def say(self, text: str) -> None:
         """Print a remark for the person on stderr."""
         print(text, file=sys.stderr, flush=True)
+
+    def confirm(self, question: str) -> bool:
+        """Whether the person at the terminal says yes to a question about something that cannot be undone.
+
+        Raises:
+            UsageError: there is no terminal; `--yes` answers for it.
+        """
+        from luna_kernel.base.errors import UsageError
+
+        if not sys.stdin.isatty():
+            raise UsageError(t("confirm.no_answer", question=question), hint=t("confirm.no_answer.hint"))
+        self.say(f"{question} {t('confirm.choices')}")
+        return input().strip().lower() in ("s", "sim", "y", "yes")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 
 from .options import device_option, json_option, option, plugins_option
@@ -34,6 +35,11 @@ class ChatRequest:
     settings: Settings
     docs: tuple[Path, ...] = ()
     query: str | None = None
+    batch: Path | None = None
+    """A file of questions, of `--batch` or `--input`."""
+    output: Path | None = None
+    """Where their answers go."""
+    replace_output: bool = False
     context: str = ""
     steps: tuple[str, ...] | None = None
     generator: str | None = None
@@ -46,6 +52,9 @@ class ChatRequest:
     train_seconds: float | None = None
     rebuild: bool = False
     adapt: bool = False
+
+
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 def _numbers(function: F) -> F:
@@ -65,6 +74,10 @@ def chat_options(function: F) -> F:
             plugins_option,
             option("--docs", multiple=True, files=True, type=click.Path(path_type=Path), help=lambda: t("run.docs")),
             option("--query", help=lambda: t("run.query")),
+            option("--batch", type=_FILE, help=lambda: t("run.batch")),
+            option("--input", "input_", type=_FILE, help=lambda: t("run.input")),
+            option("--output", type=click.Path(path_type=Path, dir_okay=False), help=lambda: t("run.output")),
+            option("--replace-output", is_flag=True, help=lambda: t("run.replace_output")),
             option("--persona", metavar="NAME", help=lambda: t("run.persona")),
             option("--context", default="", help=lambda: t("run.context")),
             option("--session", metavar="NAME", help=lambda: t("run.session")),
@@ -91,9 +104,11 @@ def make_request(ctx: click.Context, **given: Any) -> ChatRequest:
 
     Raises:
         ConfigError: a setting that does not validate; names the place and the key.
+        UsageError: options that exclude each other.
     """
     from luna_kernel.base.settings import Settings
 
+    given["batch"] = _batch(given["batch"], given.pop("input_"), given["output"], given["query"])
     typed = {name: given.pop(name) for name in SETTINGS_FIELDS if name in given}
     if ctx.get_parameter_source("device") is not click.core.ParameterSource.COMMANDLINE:
         typed.pop("device", None)
@@ -103,3 +118,15 @@ def make_request(ctx: click.Context, **given: Any) -> ChatRequest:
     steps = given.pop("steps")
     names = None if steps is None else tuple(name.strip() for name in steps.split(",") if name.strip())
     return ChatRequest(settings, docs=docs, steps=names, **given)
+
+
+def _batch(batch: Path | None, lines: Path | None, output: Path | None, query: str | None) -> Path | None:
+    """The file of questions, if there is one."""
+    if (batch is not None) + (lines is not None) + (query is not None) > 1:
+        raise UsageError(t("run.batch.two"))
+    path = batch or lines
+    if (path is None) != (output is None):
+        raise UsageError(t("run.batch.half"), hint=t("run.batch.half.hint"))
+    if path is not None and output is not None and output.resolve() == path.resolve():
+        raise UsageError(t("run.batch.same", path=path))
+    return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
@@ -129,13 +128,9 @@ def rm(app: App, name: str, *, yes: bool) -> int:
     if not folder.is_dir():
         find_model(name)  # raises, with what there is
     size = size_text(entry_of(name, folder).bytes)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise UsageError(t("models.rm.no_answer", name=name), hint=t("models.rm.no_answer.hint"))
-        app.say(t("models.rm.ask", name=name, folder=folder, size=size))
-        if input().strip().lower() not in ("s", "sim", "y", "yes"):
-            app.say(t("models.rm.kept", name=name))
-            return 1
+    if not (yes or app.confirm(t("models.rm.ask", name=name, folder=folder, size=size))):
+        app.say(t("models.rm.kept", name=name))
+        return 1
     durable.remove_folder(folder)
     if app.json:
         app.emit({"removed": name, "folder": str(folder)})

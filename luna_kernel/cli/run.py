@@ -43,6 +43,8 @@ def run_chat(app: App, request: ChatRequest) -> int:
     elif request.query is not None:
         # An argument that is not UTF-8 arrives with its bytes hidden in surrogates.
         request = replace(request, query=decode(os.fsencode(request.query))[0])
+    if request.batch is not None:
+        return _run_batch(app, request)
     session = open_session(app, request)
     try:
         printer: Printer
@@ -62,5 +64,26 @@ def run_chat(app: App, request: ChatRequest) -> int:
         if sys.stdin.isatty():
             app.say(t("run.one_per_line"))
         return answer_lines(session, read_lines(sys.stdin.buffer), printer)
+    finally:
+        session.close()
+
+
+def _run_batch(app: App, request: ChatRequest) -> int:
+    """Answer a file of questions into another file. They are no conversation, so none is kept."""
+    from dataclasses import replace
+
+    from luna_kernel.chat.batch import check_output, read_queries, run_batch
+
+    from .opening import open_session
+
+    assert request.batch is not None
+    assert request.output is not None
+    check_output(request.output, replace_output=request.replace_output)
+    queries = read_queries(request.batch)
+    if any(query.persona for query in queries):
+        app.plugins().registry.get("step", "persona", where=str(request.batch))
+    session = open_session(app, replace(request, save=False))
+    try:
+        return run_batch(session, queries, request.output, say=app.say, replace_output=request.replace_output)
     finally:
         session.close()
