@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luna_kernel.base.encodings import decode, looks_binary
+from luna_kernel.base.encodings import decode, looks_binary, mend
 
 WHO = ("A avó", "O irmão", "A professora de história", "Seu João", "A câmara municipal", "Ninguém", "O pão", "Você")
 DOES = ("não abriu", "já lançou", "escreveu à mão", "pôs à venda", "ouviu três vezes", "achou difícil", "comprará")
@@ -91,3 +91,28 @@ def test_no_bytes_make_it_fail(data: bytes) -> None:
 )
 def test_binary_is_recognised(data: bytes, binary: bool) -> None:
     assert looks_binary(data) is binary
+
+
+def test_mend_puts_right_what_was_read_wrong() -> None:
+    right = "Não há maçãs à venda: “só amanhã”… É a ação do João – 3 € e ½."
+    for times in (1, 2, 3):
+        wrong = right
+        for _ in range(times):
+            wrong = "".join(
+                bytes([byte]).decode("cp1252") if byte not in (0x81, 0x8D, 0x8F, 0x90, 0x9D) else chr(byte)
+                for byte in wrong.encode("utf-8")
+            )
+        assert wrong != right
+        assert mend(wrong) == right
+        assert mend(f"{right}\n{wrong}") == f"{right}\n{right}", "a line for itself, where the whole is mixed"
+
+
+WORDS = st.sampled_from(
+    ["NÃO", "AMANHÃ", "IRMÃ", "maçã", "Âmbar", "PAGÃ", "é", "só", "3 €", "1º", "½", "São", "à", "ÂNSIA"]
+)
+BETWEEN = st.sampled_from([" ", "” ", "… ", "\n", " – ", "—", "» ", "’ ", "!", ": ", " "])
+
+
+@given(st.lists(st.tuples(WORDS, BETWEEN), max_size=12).map(lambda pairs: "".join(a + b for a, b in pairs)))
+def test_mend_leaves_right_portuguese_alone(text: str) -> None:
+    assert mend(text) == text

@@ -80,6 +80,6 @@ def test_bad_values_of_one_answer(luna: Luna) -> None:
 
 
 def test_importing_the_kernel_stays_light() -> None:
-    code = "import sys, luna_kernel; assert 'luna_kernel.cli.api' not in sys.modules; luna_kernel.Luna; luna_kernel.nothing"
+    code = "import sys, luna_kernel as l; assert 'luna_kernel.cli.api' not in sys.modules; l.Luna; l.nothing"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "has no attribute 'nothing'" in done.stderr.splitlines()[-1]

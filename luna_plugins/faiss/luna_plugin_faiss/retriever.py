@@ -1,4 +1,4 @@
-"""The dense retriever: inner products of unit vectors in a flat FAISS index.
+"""The dense retriever: the nearest vectors of a FAISS index.
 
 FAISS answers −1 where it has nothing, accepts any bytes as an index, and takes NaN in silence. So: labels below 0 are
 dropped, vectors that are not finite are refused before they enter, and the index is written through the durable writer
@@ -19,6 +19,7 @@ from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.retrievers import Encoder, Hit, Retriever
 
 from .config import FaissConfig
+from .kinds import LEAST, make_index, removes, set_effort
 
 if TYPE_CHECKING:
     from luna_kernel.plugins.registry import Registry
@@ -43,41 +44,49 @@ class FaissRetriever(Retriever):
         self._encoder: Encoder = self._component.load()(self._encoder_config)
         self._index: Any = None
         self._ids: set[int] = set()
+        self._gone: set[int] = set()
+        """Removed, but still in an index of a kind that cannot remove."""
+        least = 0.05 if self.config.metric == "cosine" else -np.inf
+        self._least = least if self.config.min_score is None else self.config.min_score
         self._fitted_on = 0
         self._new_since_fit = 0
 
     def add(self, chunk_ids: Sequence[int], texts: Sequence[str]) -> None:
         """Add chunks; the first ones are also what the encoder is fitted on."""
-        import faiss
-
         ids = list(chunk_ids)
-        bad = next((item for item in ids if item < 0 or item in self._ids), None)
+        bad = next((item for item in ids if item < 0 or item in self._ids or item in self._gone), None)
         if bad is not None or len(set(ids)) != len(ids) or len(ids) != len(texts):
             raise ValueError(f"id {bad} is negative or not new" if bad is not None else "ids repeat or miss texts")
         if not ids:
             return
         if self._index is None:
             self._encoder.fit(texts)
-            self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(self._encoder.dimension))
+        parts = [slice(begin, begin + _ENCODE_BATCH) for begin in range(0, len(ids), _ENCODE_BATCH)]
+        vectors = np.concatenate([self._vectors(texts[part]) for part in parts])
+        if self._index is None:
+            self._index = make_index(self.config, self._encoder.dimension, vectors)
             self._fitted_on = len(ids)
         else:
             self._new_since_fit += len(ids)
-        for begin in range(0, len(ids), _ENCODE_BATCH):
-            part = slice(begin, begin + _ENCODE_BATCH)
-            self._index.add_with_ids(self._vectors(texts[part]), np.asarray(ids[part], np.int64))
+        self._index.add_with_ids(vectors, np.asarray(ids, np.int64))
         self._ids.update(ids)
 
     def _vectors(self, texts: Sequence[str], *, query: bool = False) -> Any:
         vectors = np.ascontiguousarray(self._encoder.encode(texts, query=query), np.float32)
         if not np.isfinite(vectors).all():
             raise ValueError(f"encoder {self._component.name} gave vectors that are not finite")
+        if self.config.metric == "cosine":
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
 
     def remove(self, chunk_ids: Sequence[int]) -> None:
         """Remove chunks; unknown ids are ignored."""
         gone = self._ids & set(chunk_ids)
         if gone:
-            self._index.remove_ids(np.asarray(sorted(gone), np.int64))
+            if removes(self._index):
+                self._index.remove_ids(np.asarray(sorted(gone), np.int64))
+            else:
+                self._gone |= gone
             self._ids -= gone
 
     def search(self, query: str, k: int) -> list[Hit]:
@@ -87,12 +96,16 @@ class FaissRetriever(Retriever):
         vector = self._vectors([query], query=True)
         if not vector.any():
             return []
-        scores, labels = self._index.search(vector, min(k, len(self._ids)))
+        asked = min(k + len(self._gone), self._index.ntotal)
+        set_effort(self._index, self.config, asked)
+        scores, labels = self._index.search(vector, asked)
+        if self.config.metric == "l2":
+            scores = -scores
         hits = [
             Hit(int(label), float(score))
             for score, label in zip(scores[0], labels[0], strict=True)
-            if label >= 0 and score >= self.config.min_score
-        ]
+            if label in self._ids and score >= self._least
+        ][:k]
         return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))
 
     def save(self, folder: Path) -> None:
@@ -111,6 +124,7 @@ class FaissRetriever(Retriever):
             "encoder_version": self._component.version,
             "dimension": self._encoder.dimension,
             "count": len(self._ids),
+            "gone": sorted(self._gone),
             "fitted_on": self._fitted_on,
             "new_since_fit": self._new_since_fit,
         }
@@ -135,12 +149,9 @@ class FaissRetriever(Retriever):
         if not state["files"]:
             return retriever
         retriever._encoder = component.load().load(retriever._encoder_config, folder / _ENCODER)
-        data = np.frombuffer((folder / _INDEX).read_bytes(), np.uint8)
-        try:
-            retriever._index = faiss.deserialize_index(data)
-        except (RuntimeError, MemoryError) as error:
-            raise IntegrityError(t("index.unreadable", path=folder / _INDEX, reason=error)) from error
-        retriever._ids = {int(label) for label in faiss.vector_to_array(retriever._index.id_map)}
+        retriever._index = _open_index(folder / _INDEX)
+        retriever._gone = set(state.get("gone", ()))
+        retriever._ids = {int(label) for label in faiss.vector_to_array(retriever._index.id_map)} - retriever._gone
         if retriever._index.d != retriever._encoder.dimension or len(retriever._ids) != state["count"]:
             raise IntegrityError(t("index.unreadable", path=folder / _INDEX, reason=t("index.disagrees")))
         retriever._fitted_on, retriever._new_since_fit = state["fitted_on"], state["new_since_fit"]
@@ -155,5 +166,24 @@ class FaissRetriever(Retriever):
 
     @property
     def wants_rebuild(self) -> bool:
-        """Whether too much came since the encoder was fitted."""
-        return self._new_since_fit > self.config.refit_growth * max(self._fitted_on, 1)
+        """Whether too much came since the encoder was fitted, or too much that is gone still lies in the index."""
+        return (
+            self._new_since_fit > self.config.refit_growth * max(self._fitted_on, 1)
+            or len(self._gone) > 0.2 * max(self._index.ntotal if self._index is not None else 0, 5)
+            or (self._fitted_on < LEAST[self.config.index] <= len(self._ids))
+        )
+
+
+def _open_index(path: Path) -> Any:
+    """The index, read whole: one that FAISS maps from the disk crashes when vectors are taken out of it (1.15).
+
+    Raises:
+        IntegrityError: FAISS cannot read it.
+    """
+    import faiss
+
+    try:
+        index = faiss.deserialize_index(np.frombuffer(path.read_bytes(), np.uint8))
+    except (RuntimeError, MemoryError) as error:
+        raise IntegrityError(t("index.unreadable", path=path, reason=error)) from error
+    return index if isinstance(index, faiss.IndexIDMap) else faiss.downcast_index(index)

@@ -181,3 +181,71 @@ def test_limits_of_the_config() -> None:
     encoder.fit(TEXTS)
     assert len(encoder._vocabulary) == 100
     assert encoder.dimension <= len(TEXTS)
+
+
+# --- kinds of index ---
+
+WORDS = [f"{stem}{ending}" for stem in ("casa", "rio", "ponte", "livro", "festa", "trem") for ending in "abcdefghij"]
+
+
+@pytest.fixture(scope="module")
+def many() -> list[str]:
+    rng = np.random.default_rng(7)
+    return [" ".join(rng.choice(WORDS, 12)) for _ in range(1500)]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+@pytest.mark.parametrize(("kind", "least"), [("hnsw", 0.9), ("ivf", 0.9), ("pq", 0.5)])
+def test_recall_against_flat(
+    registry: Registry, many: list[str], kind: str, least: float, metric: str, tmp_path: Path
+) -> None:
+    encoder = {"name": "lsa", "dimension": 64}
+    flat = make(registry, many, encoder=encoder, metric=metric)
+    other = make(registry, many, encoder=encoder, metric=metric, index=kind)
+    queries = [" ".join(text.split()[:5]) for text in many[::30]]
+
+    def recall(retriever: FaissRetriever) -> float:
+        return float(np.mean([len({*ids(flat, q)} & {*ids(retriever, q)}) / len(ids(flat, q)) for q in queries]))
+
+    assert recall(other) >= least
+    gone = [10 + i for i in range(200)]
+    flat.remove(gone)
+    other.remove(gone)
+    flat.add([9000], ["casaa casab casac riod"])
+    other.add([9000], ["casaa casab casac riod"])
+    assert recall(other) >= least
+    assert other.ids() == flat.ids()
+    other.save(tmp_path)
+    loaded = FaissRetriever.load(other.config, tmp_path, registry)
+    assert loaded.ids() == other.ids()
+    assert [ids(loaded, query) for query in queries] == [ids(other, query) for query in queries]
+    for query in queries:
+        found = [hit.chunk_id for hit in loaded.search(query, 2000)]
+        assert len(found) == len(set(found))
+        assert set(found) <= flat.ids()
+    assert 9000 in ids(loaded, "casaa casab casac riod", 5)
+
+
+def test_few_vectors_are_kept_flat_until_there_are_more(registry: Registry, many: list[str]) -> None:
+    retriever = make(registry, TEXTS, index="ivf", refit_growth=1000)
+    assert ids(retriever, "Quanto pesa o sino?")[0] == 10
+    assert not retriever.wants_rebuild
+    retriever.add(range(100, 100 + len(many)), many)
+    assert retriever.wants_rebuild
+
+
+def test_much_that_is_gone_from_a_graph_asks_for_a_rebuild(registry: Registry, many: list[str]) -> None:
+    retriever = make(registry, many[:100], index="hnsw")
+    retriever.remove(range(10, 25))
+    assert not retriever.wants_rebuild
+    with pytest.raises(ValueError, match="not new"):
+        retriever.add([12], ["x"])
+    retriever.remove(range(25, 40))
+    assert retriever.wants_rebuild
+
+
+def test_inner_product_and_distance_score_as_they_say(registry: Registry) -> None:
+    unit = {hit.chunk_id: hit.score for hit in make(registry, metric="ip").search("trem", 10)}
+    away = {hit.chunk_id: hit.score for hit in make(registry, metric="l2").search("trem", 10)}
+    for chunk_id, score in unit.items():  # the vectors of `lsa` have length 1
+        assert away[chunk_id] == pytest.approx(2 * score - 2, abs=1e-4)
