@@ -108,6 +108,8 @@ class StatsCommand(Command):
                 lines.append(f"  {name:<12} {seconds * 1000:9.1f} ms")
             for name, count in turn.usage.items():
                 lines.append(f"  {name:<20} {count}")
+            reasons = {name: note["reason"] for name, note in turn.notes.items() if "reason" in note}
+            lines += [f"  {name:<12} {reason}" for name, reason in reasons.items()]
         tokens = sum(turn.usage.get("completion_tokens", 0) for turn in session.turns)
         seconds = sum(turn.timings.get("total", 0.0) for turn in session.turns)
         lines.append(t("stats.total", tokens=tokens, seconds=f"{seconds:.1f}"))

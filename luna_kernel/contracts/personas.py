@@ -31,6 +31,8 @@ class Persona:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Sampling` that differ from the session's: temperature, top_k, top_p, min_p, repetition_penalty,
     max_tokens."""
+    style: Mapping[str, float] = field(default_factory=dict)
+    """Sliders from 0 to 1: formality, complexity, verbosity, creativity; 0.5, or a missing one, asks for nothing."""
 
     def apply(self, sampling: Sampling) -> Sampling:
         """`sampling` with this persona's changes."""

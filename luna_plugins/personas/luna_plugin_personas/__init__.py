@@ -39,4 +39,5 @@ def luna_add_chat(add: Add) -> None:
         config="luna_plugin_personas.config:PersonaStepConfig",
         help="Adds the persona's text to the system message, and its sampling",
     )
-    add("command", "persona", "luna_plugin_personas.command:PersonaCommand", help="/persona [NAME|FILE|off]")
+    add("command", "persona", "luna_plugin_personas.command:PersonaCommand", help="/persona [NAME|FILE|auto|off]")
+    add("command", "style", "luna_plugin_personas.command:StyleCommand", help="/style formality=0.8 …: style sliders")

@@ -68,6 +68,24 @@ class SamplingChanges(BaseModel):
     """Longest answer, in tokens."""
 
 
+Slider = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Style(BaseModel):
+    """Style sliders from 0 to 1; 0.5 asks for nothing. See `style.py`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    formality: Slider = 0.5
+    """Informal to formal."""
+    complexity: Slider = 0.5
+    """Simple words to technical terms."""
+    verbosity: Slider = 0.5
+    """Brief to detailed; moves `max_tokens`."""
+    creativity: Slider = 0.5
+    """Facts alone to invention; moves `temperature`."""
+
+
 class PersonaFile(BaseModel):
     """A persona as its TOML or JSON file says it; its name is the file's."""
 
@@ -83,6 +101,8 @@ class PersonaFile(BaseModel):
     """What Luna says when the persona begins to speak."""
     sampling: SamplingChanges = SamplingChanges()
     """How boldly it draws its words."""
+    style: Style = Style()
+    """Sliders; their sampling yields to `sampling`."""
 
 
 class PersonaStepConfig(BaseModel):

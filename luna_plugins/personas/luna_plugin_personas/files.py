@@ -17,7 +17,7 @@ from luna_kernel.base.reasons import reason_of
 from luna_kernel.contracts.personas import Persona
 from luna_kernel.plugins.registry import suggest
 
-from .config import PersonaFile, SamplingChanges, Words
+from .config import PersonaFile, SamplingChanges, Style, Words
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -63,6 +63,7 @@ def make_persona(name: str, fields: Any, *, where: str) -> Persona:
         system=file.system,
         greeting=file.greeting,
         sampling=file.sampling.model_dump(exclude_none=True),
+        style=file.style.model_dump(exclude_defaults=True),
     )
 
 
@@ -87,8 +88,9 @@ def explain(error: ValidationError, where: str) -> str:
 
 def _known() -> list[str]:
     """Every field that a file may have, dotted."""
-    fields = [name for name in PersonaFile.model_fields if name != "sampling"]
+    fields = [name for name in PersonaFile.model_fields if name not in ("sampling", "style")]
     fields += [f"{line}.{language}" for line in ("title", "description") for language in Words.model_fields]
+    fields += [f"style.{name}" for name in Style.model_fields]
     return fields + [f"sampling.{name}" for name in SamplingChanges.model_fields] + ["sampling"]
 
 

@@ -24,6 +24,9 @@ t = catalogue(__package__)
 OFF = ("off", "none", "nenhuma")
 """Asked for by one of these names, nobody speaks."""
 
+AUTO = "auto"
+"""Asked for by this name, the one speaks who suits each message."""
+
 
 def personas_dir() -> Path:
     """The folder of the user's own personas, whether it is there or not."""
@@ -72,7 +75,7 @@ def is_file_name(asked: str) -> bool:
 
 def known_names(registry: Registry) -> list[str]:
     """The plugins' personas in their order, then the user's own."""
-    names = [item.name for item in registry.of_kind("persona") if item.name not in OFF]
+    names = [item.name for item in registry.of_kind("persona") if item.name not in (*OFF, AUTO)]
     return names + [name for name in sorted(_own_files()) if name not in names]
 
 
@@ -99,7 +102,7 @@ def _own_files() -> dict[str, list[Path]]:
         return {}
     for path in paths:
         name = fold(path.stem)
-        if path.suffix.lower() in ENDINGS and is_safe_name(name) and name not in OFF:
+        if path.suffix.lower() in ENDINGS and is_safe_name(name) and name not in (*OFF, AUTO):
             found.setdefault(name, []).append(path)
     return found
 
