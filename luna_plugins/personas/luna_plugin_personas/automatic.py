@@ -1,7 +1,7 @@
 """Which persona suits a message: by its words, its length, and who spoke before. `/persona auto` uses it.
 
-Each persona that comes along has clues with weights, in `clues.json`: words (by their stem, accents left aside) and
-patterns. Their sums are compared; `balanced` stands for no clear sign. What was chosen before gets a little more, so
+Each persona that comes along has clues with weights, in `clues.json`: words (by their stem, where that is long enough to
+tell) and patterns. Their sums are compared; `balanced` stands for no clear sign. What was chosen before gets a little more, so
 that the voice does not change at every message.
 """
 
@@ -25,6 +25,8 @@ STAYS = 0.5
 """What the persona of the turn before gets."""
 LONG = 60
 """Words from which a message is long, a small sign of an academic or formal matter."""
+
+_SHORTEST_STEM = 4
 
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -58,10 +60,16 @@ def _clues() -> dict[str, _Clues]:
                 if " " in word:
                     phrases[fold(word)] = float(weight)
                 else:
-                    stems[stem(word)] = float(weight)
+                    stems[_key(word)] = float(weight)
         patterns = tuple((re.compile(text), float(weight)) for text, weight in groups.get("patterns", {}).items())
         found[persona] = _Clues(stems, phrases, patterns)
     return found
+
+
+def _key(word: str) -> str:
+    """What a word is compared by: its stem, or itself where the stem is short (`medo` and `medir` are both `med`)."""
+    root = stem(word.lower())
+    return root if len(root) >= _SHORTEST_STEM else fold(word)
 
 
 def choose(message: str, former: str | None = None) -> Choice:
@@ -73,11 +81,11 @@ def choose(message: str, former: str | None = None) -> Choice:
     """
     folded = " " + " ".join(fold(message).split()) + " "
     words = _WORD.findall(message)
-    by_stem = {stem(word.lower()): word for word in words}
+    by_key = {key: word for word in words for key in (_key(word), fold(word))}
     scores: dict[str, float] = {}
     signs: dict[str, list[str]] = {}
     for persona, clues in _clues().items():
-        hits = [(by_stem[key], weight) for key, weight in clues.stems.items() if key in by_stem]
+        hits = [(by_key[key], weight) for key, weight in clues.stems.items() if key in by_key]
         hits += [(phrase, weight) for phrase, weight in clues.phrases.items() if f" {phrase} " in folded]
         hits += [(match.group().strip(), weight) for p, weight in clues.patterns if (match := p.search(message))]
         scores[persona] = sum(weight for _, weight in hits)
