@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ from luna_kernel.model.checkpoint import open_model, save_model
 from luna_kernel.model.decoder import Decoder
 from luna_kernel.plugins import load_plugins
 
-PLUGINS = "educational,moc,moe,ssm,rag,chunking"
+OTHERS = ("moc", "moe", "ssm", "rag", "chunking")
+PLUGINS = ",".join(["educational", *(name for name in OTHERS if find_spec(f"luna_plugin_{name}"))])
+NEEDED = {"moe": ("moe",), "moc": ("moc",), "ssm": ("ssm",), "hybrid": ("ssm",), "mixed": ("ssm", "moc")}
+"""What the kinds of model in `NODES` are made of; without it their tests are skipped."""
+SEARCH = ("rag", "chunking", "bm25", "tfidf")
 DIMS = {"d_model": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 8, "ffn_dim": 64}
 MOC = {"name": "moc", "num_experts": 4, "top_k": 2, "fusion": "attend"}
 MOE = {"name": "moe", "num_experts": 4, "top_k": 2}
@@ -33,6 +38,12 @@ NODES: dict[str, dict[str, dict[str, Any]]] = {
     "mixed": {"blocks.0.mixer": {"name": "ssm"}, "blocks.1.ffn": MOC},
 }
 TEXT = "Olá! A ação de hoje não é à toa: café, pão e coração. São 12 pães."
+
+
+def need(*names: str) -> None:
+    """Skip the test where one of these plugins is not installed."""
+    for name in names:
+        pytest.importorskip(f"luna_plugin_{name}")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -63,6 +74,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer)
     made: dict[str, Path] = {}
 
     def make(kind: str) -> Path:
+        need(*NEEDED.get(kind, ()))
         if kind not in made:
             plugins = load_plugins(PLUGINS)
             size = {"vocab_size": tokenizer.vocab_size, "dims": {**DIMS, "max_positions": 256}}
@@ -93,7 +105,9 @@ def converse(model_folder: Callable[[str], Path]) -> Iterator[Callable[..., Sess
         sampling: Sampling | None = None,
         **options: Any,
     ) -> Session:
-        plugins = load_plugins(PLUGINS + ",bm25,tfidf")
+        if docs:
+            need(*SEARCH)
+        plugins = load_plugins(PLUGINS + (",bm25,tfidf" if docs else ""))
         generator: Generator
         if kind is None:
             generator = plugins.registry.get("generator", "extractive").load()()

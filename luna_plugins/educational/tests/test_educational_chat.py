@@ -137,6 +137,8 @@ def test_an_answer_that_was_quoted_is_not_explained_as_the_models(
 
 
 def test_a_generator_that_is_no_luna_model_is_said(converse: Callable[..., Session], ask: Callable[..., str]) -> None:
+    pytest.importorskip("luna_plugin_chunking")
+    pytest.importorskip("luna_plugin_rag")
     session = converse(None, educational=True)
     assert "não é um modelo Luna" in ask(session)
     for line in ("/explain", "/tokens-demo Olá", "/experts", "/memory"):
@@ -201,6 +203,7 @@ def test_explaining_leaves_the_conversation_as_it_was(
 
 
 def test_every_strategy_cuts_a_text(converse: Callable[..., Session]) -> None:
+    pytest.importorskip("luna_plugin_chunking")
     text = DOCS["cafe.md"]
     page = str(converse(None).command(f"/chunk-demo {text}"))
     for name in ("fixed", "sentence", "semantic", "adaptive", "overlapping", "hierarchical", "markdown", "paragraph"):
@@ -243,6 +246,8 @@ def test_an_optimisation_is_tried_and_told(converse: Callable[..., Session], doc
 
 
 def test_commands_complete(converse: Callable[..., Session], ask: Callable[..., str]) -> None:
+    pytest.importorskip("luna_plugin_chunking")
+    pytest.importorskip("luna_plugin_rag")
     session = converse("dense")
     ask(session)
     assert session.find_command("explain").complete("", session) == ["1"]

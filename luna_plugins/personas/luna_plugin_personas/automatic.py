@@ -1,8 +1,8 @@
 """Which persona suits a message: by its words, its length, and who spoke before. `/persona auto` uses it.
 
-Each persona that comes along has clues with weights, in `clues.json`: words (by their stem, where that is long enough to
-tell) and patterns. Their sums are compared; `balanced` stands for no clear sign. What was chosen before gets a little more, so
-that the voice does not change at every message.
+Each persona that comes along has clues with weights, in `clues.json`: words (by their stem, where that is long enough
+to tell) and patterns. Their sums are compared; `balanced` stands for no clear sign. What was chosen before gets a
+little more, so that the voice does not change at every message.
 """
 
 from __future__ import annotations
