@@ -4,10 +4,10 @@
 
 All `.txt` and `.md` files below the folders are documents, up to `--megabytes`. Without `--tokenizer` one of 8,192
 tokens is trained on the first two megabytes. The table by tokens begins with tokenising alone: the documents' lines
-in batches, ids only. All take turns; the speed is the median of the rounds. Peers that are far slower get a part of the
-documents (column `MB`). `over` is how many chunks exceed the limit under the tokenizer itself, `at ends` the share of
-the cuts that are ends of sentences, by Luna's rules. Peers: `pip install chonkie semantic-text-splitter
-langchain-text-splitters`; what is missing is left out.
+in batches, ids only. All take turns on one thread; the speed, of processor time, is the median of the rounds. Peers
+that are far slower get a part of the documents (column `MB`). `over` is how many chunks exceed the limit under the
+tokenizer itself, `at ends` the share of the cuts that are ends of sentences, by Luna's rules. Peers: `pip install
+chonkie semantic-text-splitter langchain-text-splitters`; what is missing is left out.
 """
 
 from __future__ import annotations
@@ -111,9 +111,9 @@ def measure(cutters: dict[str, Cutter], texts: list[str], rounds: int) -> dict[s
         for name, cut in cutters.items():
             mine = few if name.startswith(SLOW) else texts
             megabytes = sum(len(text.encode()) for text in mine) / 1e6
-            begin = time.perf_counter()
+            begin = time.process_time()  # of this thread of work alone: other work on the machine counts less
             parts = [cut(text) for text in mine]
-            speeds[name].append(megabytes / (time.perf_counter() - begin))
+            speeds[name].append(megabytes / (time.process_time() - begin))
             if not turn:
                 rows[name] = {"MB": round(megabytes, 1), "chunks": sum(map(len, parts)), "parts": (mine, parts)}
     for name, row in rows.items():

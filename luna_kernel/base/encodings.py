@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import re
 
 _MARKS = (  # UTF-32 before UTF-16: the little-endian mark of one begins with that of the other
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -71,3 +72,49 @@ def _utf16_order(data: bytes) -> str | None:
                 return None
             return None if "\0" in text else encoding
     return None
+
+
+# What UTF-8 looks like when it was read as cp1252 or Latin-1. After `Ã`, right text has quotes and dashes (`AMANHÃ”`);
+# those alone prove nothing.
+_PROOF = re.compile(r"[ÃÂ][\x80-\x9f¡-ª¬-º¼-¿€‚ƒ„†‡ˆ‰Š‹ŒŽ™š›œžŸ]|â[\x80€][\x80-\xbf“”˜™šœžŸ¢¦]")
+_TIMES = 3
+
+
+def mend(text: str) -> str:
+    """`text` with UTF-8 that was read as cp1252 or Latin-1 put right (`nÃ£o` becomes `não`), also where that happened
+    twice.
+
+    The whole text, else each line for itself, is read again, and only if all of it is valid UTF-8 then and a sequence
+    in it proves the fault; so right Portuguese stays as it is.
+    """
+    for _ in range(_TIMES):
+        if _PROOF.search(text) is None:
+            break
+        whole = _read_again(text)
+        if whole is None:
+            lines = text.split("\n")
+            whole = "\n".join((_PROOF.search(line) and _read_again(line)) or line for line in lines)
+        if whole == text:
+            break
+        text = whole
+    return text
+
+
+def _read_again(text: str) -> str | None:
+    """The text whose UTF-8 bytes were taken for cp1252 or Latin-1, or None."""
+    data = bytearray()
+    for character in text:
+        code = ord(character)
+        if code < 0x80:
+            data.append(code)
+            continue
+        try:
+            data += character.encode("cp1252")
+        except UnicodeEncodeError:
+            if code > 0xFF:
+                return None
+            data.append(code)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from luna_kernel.base.encodings import mend
 from luna_kernel.base.errors import LunaError, UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.base.reasons import reason_of
@@ -104,6 +105,7 @@ def read_files(
     skip_bad: bool = False,
     whole: bool = True,
     search: bool = False,
+    mend_mojibake: bool = False,
     on_bad: Callable[[BadRecord], None] | None = None,
 ) -> Iterator[FileReading]:
     """Read files one by one, lazily.
@@ -116,6 +118,7 @@ def read_files(
         whole: each document holds its whole file. Without it, files of line-based formats may be of any size and come
             in pieces.
         search: the text is wanted for search; see `Reader.search`.
+        mend_mojibake: put right what was UTF-8 and had been read as something else; see `encodings.mend`.
         on_bad: called for each fault when `skip_bad`.
 
     Raises:
@@ -135,7 +138,7 @@ def read_files(
                 if on_bad is not None:
                     for fault in result.bad:
                         on_bad(fault)
-                yield FileReading(path, source, result)
+                yield FileReading(path, source, _mended(result) if mend_mojibake else result)
 
 
 def read_path(
@@ -213,6 +216,15 @@ def _shift(result: ReadResult, source: str, lines: int) -> ReadResult:
 
     result.records = [replace(item, place=moved(item.place)) for item in result.records]
     result.bad = [replace(item, place=moved(item.place)) for item in result.bad]
+    return result
+
+
+def _mended(result: ReadResult) -> ReadResult:
+    """The same result with its texts put right; see `encodings.mend`."""
+    result.documents = [replace(item, text=mend(item.text), title=mend(item.title)) for item in result.documents]
+    for place, record in enumerate(result.records):
+        messages = tuple(replace(message, content=mend(message.content)) for message in record.messages)
+        result.records[place] = replace(record, text=record.text and mend(record.text), messages=messages)
     return result
 
 

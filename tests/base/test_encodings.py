@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luna_kernel.base.encodings import decode, looks_binary
+from luna_kernel.base.encodings import decode, looks_binary, mend
 
 WHO = ("A avó", "O irmão", "A professora de história", "Seu João", "A câmara municipal", "Ninguém", "O pão", "Você")
 DOES = ("não abriu", "já lançou", "escreveu à mão", "pôs à venda", "ouviu três vezes", "achou difícil", "comprará")
@@ -91,3 +91,47 @@ def test_no_bytes_make_it_fail(data: bytes) -> None:
 )
 def test_binary_is_recognised(data: bytes, binary: bool) -> None:
     assert looks_binary(data) is binary
+
+
+WORDS = (
+    "não",
+    "IRMÃ",
+    "AMANHÃ”",
+    "“MAÇÃ…",
+    "à",
+    "É",
+    "ÂNGULO",
+    "avô»",
+    "«Você",
+    "—",
+    "nº",
+    "1ª",
+    "ü",
+    "casa",
+    "37°",
+    "\n",
+)
+
+
+def misread(text: str, encoding: str) -> str:
+    return "".join(
+        bytes([byte]).decode(encoding) if encoding == "latin-1" or byte not in b"\x81\x8d\x8f\x90\x9d" else chr(byte)
+        for byte in text.encode()
+    )
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=12), st.sampled_from([" ", "", "\u00a0"]))
+def test_right_portuguese_is_not_mended(words: list[str], between: str) -> None:
+    text = between.join(words)
+    assert mend(text) == text
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=12), st.sampled_from(["latin-1", "cp1252"]), st.integers(1, 2))
+def test_mojibake_is_mended_also_when_it_happened_twice(words: list[str], encoding: str, times: int) -> None:
+    right = " ".join(["ação", *words])
+    wrong = right
+    for _ in range(times):
+        wrong = misread(wrong, encoding)
+    assert wrong != right
+    assert mend(wrong) == right
+    assert mend(f"Está certo.\n{misread('É só amanhã.', encoding)}\nÉ.") == "Está certo.\nÉ só amanhã.\nÉ."

@@ -34,6 +34,7 @@ def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in (
         option("--jobs", "-j", type=click.IntRange(1, 256), help=lambda: t("option.jobs")),
         option("--cache/--no-cache", default=True, help=lambda: t("option.cache")),
+        option("--mend-mojibake", is_flag=True, help=lambda: t("option.mend")),
         option("--preserve-sentences/--no-preserve-sentences", default=True, help=lambda: t("option.preserve")),
         option("--unit", type=click.Choice(["characters", "words"]), help=lambda: t("option.unit")),
         option("--tokenizer", metavar="FILE|DIR", help=lambda: t("option.tokenizer")),
@@ -75,7 +76,7 @@ def chunk(
 
     from luna_kernel.base import durable
 
-    documents = _read(app, paths)
+    documents = _read(app, paths, mend=fields["mend_mojibake"])
     pairs = _cut(app, documents, strategy, fields)
     lines = [
         json.dumps(
@@ -116,7 +117,7 @@ def chunk(
 @click.pass_obj
 def analyze(app: App, paths: tuple[str, ...], strategy: str, suggest_optimizations: bool, **fields: Any) -> None:
     """Report how good the chunks of documents are."""
-    pairs = _cut(app, _read(app, paths), strategy, fields)
+    pairs = _cut(app, _read(app, paths, mend=fields["mend_mojibake"]), strategy, fields)
     report, suggestions = _report(app, pairs, strategy, fields, wanted=True, suggest=suggest_optimizations)
     if app.json:
         app.emit({"ok": True, "strategy": strategy, **report, **suggestions})
@@ -146,7 +147,7 @@ def benchmark(
     for name in names:
         if name not in STRATEGIES:
             raise UsageError(t("strategy.unknown", name=name), hint=t("strategy.hint", names=", ".join(STRATEGIES)))
-    documents = _read(app, paths)
+    documents = _read(app, paths, mend=fields["mend_mojibake"])
     fields["cache"] = False
     megabytes = sum(len(document.text.encode("utf-8", "replace")) for document in documents) / 1e6
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -179,7 +180,7 @@ def benchmark(
         )
 
 
-def _read(app: App, paths: tuple[str, ...]) -> list[Document]:
+def _read(app: App, paths: tuple[str, ...], *, mend: bool) -> list[Document]:
     from luna_kernel.contracts.data import Document
     from luna_kernel.data.reading import find_files, read_files, readers_by_extension
 
@@ -187,7 +188,12 @@ def _read(app: App, paths: tuple[str, ...]) -> list[Document]:
     files = find_files(paths, readers_by_extension(registry))
     found = []
     for reading in read_files(
-        files, registry, skip_bad=True, search=True, on_bad=lambda bad: app.say(f"{bad.place}: {bad.reason}")
+        files,
+        registry,
+        skip_bad=True,
+        search=True,
+        mend_mojibake=mend,
+        on_bad=lambda bad: app.say(f"{bad.place}: {bad.reason}"),
     ):
         found += reading.result.documents
         for record in reading.result.records:

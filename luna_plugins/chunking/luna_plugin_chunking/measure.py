@@ -89,6 +89,7 @@ class Tokens(Measure):
             ) from error
         self.additive = _is_local(description)
         self._joints: dict[tuple[str, str], int] = {}
+        self._parts: dict[str, int] = {}
 
     def sizes(self, texts: Sequence[str]) -> list[int]:
         """The size of each text."""
@@ -105,10 +106,10 @@ class Tokens(Measure):
             return [0] * len(spans)
         keys = [_joint(text, start, end) for start, end in spans]
         new = [key for key in dict.fromkeys(keys) if key not in self._joints]
-        sizes = self.sizes([part for tail, head in new for part in (tail + head, tail, head)])
-        for place, key in enumerate(new):
-            both, tail, head = sizes[3 * place : 3 * place + 3]
-            self._joints[key] = max(0, both - tail - head)
+        parts = list(dict.fromkeys(part for key in new for part in key if part not in self._parts))
+        self._parts.update(zip(parts, self.sizes(parts), strict=True))
+        for key, both in zip(new, self.sizes([tail + head for tail, head in new]), strict=True):
+            self._joints[key] = max(0, both - self._parts[key[0]] - self._parts[key[1]])
         return [self._joints[key] for key in keys]
 
     def reach(self, text: str, start: int, end: int, limit: int) -> int:

@@ -42,6 +42,16 @@ def test_chunks_as_lines_and_into_a_file(folder: Path) -> None:
     assert [json.loads(line) for line in (folder / "out.jsonl").read_text("utf-8").splitlines()] == lines
 
 
+def test_mojibake_is_mended_when_asked(folder: Path) -> None:
+    right = "Não há maçãs à venda. É só amanhã."
+    (folder / "m.txt").write_text(
+        right.encode().decode("cp1252", "replace").replace("\ufffd", "\x81"), encoding="utf-8"
+    )
+    plain = json.loads(run("chunk", "m.txt", cwd=folder).stdout)["text"]
+    assert plain != right
+    assert json.loads(run("chunk", "m.txt", "--mend-mojibake", cwd=folder).stdout)["text"] == right
+
+
 def test_headings_of_markdown(folder: Path) -> None:
     done = run("chunk", "b.md", "--strategy", "markdown", "--json", cwd=folder)
     assert [chunk["heading"] for chunk in json.loads(done.stdout)["chunks"]] == ["Um", "Um › Dois"]
