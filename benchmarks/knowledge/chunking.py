@@ -4,10 +4,10 @@
 
 All `.txt` and `.md` files below the folders are documents, up to `--megabytes`. Without `--tokenizer` one of 8,192
 tokens is trained on the first two megabytes. The table by tokens begins with tokenising alone: the documents' lines
-in batches, ids only. All take turns; the speed, of processor time, is the median of the rounds. Slow peers get a part
-of the documents (column `MB`). `over` is how many chunks exceed the limit under the tokenizer itself, `at ends` the
-share of the cuts that are ends of sentences, by Luna's rules. Peers: `pip install chonkie semantic-text-splitter
-langchain-text-splitters`; what is missing is left out.
+in batches, ids only. All take turns on one thread; the speed, of processor time, is the median of the rounds. Peers
+that are far slower get a part of the documents (column `MB`). `over` is how many chunks exceed the limit under the
+tokenizer itself, `at ends` the share of the cuts that are ends of sentences, by Luna's rules. Peers: `pip install
+chonkie semantic-text-splitter langchain-text-splitters`; what is missing is left out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Readers: rows in = records + reported, and every fault says where and why."""
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -243,3 +244,16 @@ def test_messages_survive_the_worker(registry, tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"messages": [{"role": "user", "content": "Olá"}, {"role": "assistant", "content": "Oi"}]}\n')
     assert read_path(path, registry).records[0].messages == (Message("user", "Olá"), Message("assistant", "Oi"))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_file_of_two_gigabytes_is_refused_before_it_is_read(registry, tmp_path, whole):
+    file = tmp_path / "large.txt"
+    with file.open("wb") as opened:
+        opened.truncate(2 << 30)  # sparse: it takes no room
+    tracemalloc.start()
+    with pytest.raises(UsageError, match=r"large\.txt"):
+        list(read_files([file], registry, whole=whole))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32 << 20

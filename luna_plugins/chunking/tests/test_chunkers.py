@@ -13,6 +13,7 @@ from luna_plugin_chunking import chunkers
 from luna_plugin_chunking.config import ChunkConfig, OverlappingConfig, SemanticConfig
 
 from luna_kernel.contracts.data import Document
+from luna_kernel.data.sentences import sentences
 from luna_kernel.data.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[3]
@@ -96,3 +97,21 @@ def test_example_documents(name: str, path: Path, unit: dict[str, str]) -> None:
     chunks = kind(config(max_size=250, min_size=60, **unit)).chunk(Document(text, "x"))
     assert all(text[c.start : c.end] == c.text and size_in(unit, c.text) <= 250 for c in chunks)
     assert name == "overlapping" or "".join(c.text for c in chunks) == text
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXTS, st.integers(16, 80), st.booleans())
+def test_looking_near_the_limits_alone_cuts_at_ends_of_sentences(text: str, limit: int, paragraphs: bool) -> None:
+    config = ChunkConfig(max_size=limit, min_size=limit // 3, preserve_paragraphs=paragraphs)
+    chunks = chunkers.SentenceChunker(config).chunk(Document(text, "x"))
+    assert "".join(chunk.text for chunk in chunks) == (text if text.strip() else "")
+    assert all(0 < len(chunk.text) <= limit for chunk in chunks)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_no_chunk_cuts_a_sentence_that_fits(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    spans = list(sentences(text))
+    longest = max(end - start for start, end in spans)
+    chunks = chunkers.SentenceChunker(ChunkConfig(max_size=longest + 200, min_size=50)).chunk(Document(text, "x"))
+    assert {chunk.end for chunk in chunks} <= {end for _, end in spans}
