@@ -94,9 +94,11 @@ class Packing:
         Inputs of an earlier sample than the last are zeroed: the next token of this sample must not see them.
         """
         reach = before.shape[1]
-        together = torch.cat([before, u], dim=1)
         if self.real is None and self.runs is None:
-            return together[:, together.shape[1] - reach :]
+            # A copy: a view of `u` would keep the whole prompt in memory as long as the state lives.
+            ends = torch.cat([before, u[:, max(0, u.shape[1] - reach) :]], dim=1)
+            return ends[:, ends.shape[1] - reach :].clone()
+        together = torch.cat([before, u], dim=1)
         count = u.new_full((u.shape[0],), u.shape[1], dtype=torch.int64) if self.real is None else self.real.sum(1)
         places = count[:, None] + torch.arange(reach, device=u.device)
         taken = together.gather(1, places[..., None].expand(-1, -1, u.shape[2]))

@@ -99,6 +99,8 @@ def test_the_state_is_constant_in_size_and_can_be_copied(make_layer, context):
     state = layer.make_state(1, 0, torch.float32, torch.device("cpu"))
     with torch.no_grad():
         layer(torch.randn(1, 300, 32), context(1, 300, state=state))
+        for kept in (state.hidden, state.inputs):  # no view of the prompt's activations, which would outlive it
+            assert kept.untyped_storage().nbytes() == kept.numel() * kept.element_size()
         twin = state.copy()
         x = torch.randn(1, 1, 32)
         first = layer(x, context(1, 1, state=state))
