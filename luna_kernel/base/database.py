@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +96,24 @@ def _make_file(path: Path, mode: int) -> int:
         os.close(fd)
     sync_folder(path.parent)
     return 0
+
+
+def make_schema(connection: sqlite3.Connection, path: Path, statements: Sequence[str], version: int) -> None:
+    """Make the tables of a new database, or see that those of an old one are of this version (`user_version`).
+
+    Raises:
+        StorageError: the file is of a newer Luna or holds something else; it is left as it is.
+    """
+    with transaction(connection):
+        found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if found == version:
+            return
+        if found or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            key = "database.newer" if found > version else "database.foreign"
+            raise StorageError(t(key, path=path, found=found, expected=version), hint=t("database.version.hint"))
+        for statement in statements:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {version}")
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from luna_kernel.base.database import open_database, transaction
+from luna_kernel.base.database import make_schema, open_database, transaction
 from luna_kernel.base.folders import make_folder, recover, remove_folder, replace_folder, sweep
 from luna_kernel.base.lock import lock
 from luna_kernel.base.storage import (
@@ -40,6 +40,7 @@ __all__ = [
     "fsync_file",
     "lock",
     "make_folder",
+    "make_schema",
     "open_database",
     "recover",
     "remove_file",

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luna_kernel.base import paths
-from luna_kernel.base.durable import open_database, transaction
-from luna_kernel.base.errors import StorageError, UsageError
+from luna_kernel.base.durable import make_schema, open_database, transaction
+from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.chat import Citation, Passage, Sampling, Turn
 from luna_kernel.data.portuguese import fold
@@ -78,25 +78,10 @@ class SessionStore:
         self._lock = threading.Lock()
         self._connection = open_database(self.path, private=True, any_thread=True)
         try:
-            self._prepare()
+            make_schema(self._connection, self.path, _SCHEMA, SCHEMA_VERSION)
         except BaseException:
             self._connection.close()
             raise
-
-    def _prepare(self) -> None:
-        with transaction(self._connection) as connection:
-            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            if version == SCHEMA_VERSION:
-                return
-            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if version or tables:
-                key = "store.newer" if version > SCHEMA_VERSION else "store.foreign"
-                raise StorageError(
-                    t(key, path=self.path, found=version, expected=SCHEMA_VERSION), hint=t("store.version.hint")
-                )
-            for statement in _SCHEMA:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def close(self) -> None:
         """Close the database; nothing is pending, every turn was committed."""

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from luna_kernel.base import paths
-from luna_kernel.base.durable import open_database, transaction
-from luna_kernel.base.errors import StorageError
+from luna_kernel.base.durable import make_schema, open_database, transaction
 from luna_kernel.base.messages import catalogue
 
 from .entry import Entry
@@ -73,26 +72,12 @@ class FeedbackStore:
         self.path = path or paths.data_dir() / FILE
         self._connection = open_database(self.path, private=True, any_thread=True)
         try:
-            self._prepare()
+            # What is deleted is overwritten: it may be what somebody wants forgotten.
+            self._connection.execute("PRAGMA secure_delete = ON").fetchall()
+            make_schema(self._connection, self.path, _SCHEMA, SCHEMA_VERSION)
         except BaseException:
             self._connection.close()
             raise
-
-    def _prepare(self) -> None:
-        # What is deleted is overwritten: it may be what somebody wants forgotten.
-        self._connection.execute("PRAGMA secure_delete = ON").fetchall()
-        with transaction(self._connection) as connection:
-            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            if version == SCHEMA_VERSION:
-                return
-            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if version or tables:
-                key = "store.newer" if version > SCHEMA_VERSION else "store.foreign"
-                text = t(key, path=self.path, found=version, expected=SCHEMA_VERSION)
-                raise StorageError(text, hint=t("store.version.hint"))
-            for statement in _SCHEMA:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def close(self) -> None:
         """Close the database; nothing is pending."""
