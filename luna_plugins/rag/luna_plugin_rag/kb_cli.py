@@ -149,17 +149,12 @@ def remove(app: App, kb: str | None, docs: tuple[Path, ...], patterns: tuple[str
     """Take files out of the knowledge base, after asking."""
     with _open(app, kb, docs) as knowledge:
         sources = knowledge.matching(patterns)
-        if not yes:
-            if not sys.stdin.isatty():
-                raise UsageError(t("kb.remove.no_answer"), hint=t("kb.remove.no_answer.hint"))
-            for source in sources[:20]:
-                app.say(f"  {source}")
-            if len(sources) > 20:
-                app.say(t("docs.more", count=len(sources) - 20))
-            app.say(t("kb.remove.ask", files=len(sources)))
-            if input().strip().lower() not in ("s", "sim", "y", "yes"):
-                app.say(t("kb.remove.kept"))
-                return 1
+        listed = [f"  {source}" for source in sources[:20]]
+        if len(sources) > 20:
+            listed.append(t("docs.more", count=len(sources) - 20))
+        if not (yes or app.confirm("\n".join([*listed, t("kb.remove.ask", files=len(sources))]))):
+            app.say(t("kb.remove.kept"))
+            return 1
         chunks = knowledge.remove(sources)
     if app.json:
         app.emit({"ok": True, "removed": sources, "chunks": chunks})
