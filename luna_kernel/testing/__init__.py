@@ -10,8 +10,8 @@ class TestMoC(LayerConformance):
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .conformance import LayerConformance
     from .generators import GeneratorConformance
+    from .layers import LayerConformance
 
 __all__ = ["GeneratorConformance", "LayerConformance"]
 
@@ -19,7 +19,7 @@ __all__ = ["GeneratorConformance", "LayerConformance"]
 def __getattr__(name: str) -> Any:
     """Import a suite, and with it pytest or torch, on first use only."""
     if name == "LayerConformance":
-        from .conformance import LayerConformance
+        from .layers import LayerConformance
 
         return LayerConformance
     if name == "GeneratorConformance":

@@ -22,7 +22,7 @@ from luna_kernel.plugins import load_plugins
 from .subject import Sample, Subject
 
 if TYPE_CHECKING:
-    from .conformance import LayerConformance
+    from .layers import LayerConformance
 
 WORLD = 2
 ROWS = 4
@@ -65,7 +65,7 @@ def work(task: dict[str, Any], folder: str, rank: int) -> None:
     import torch.distributed as dist
     from torch.distributed.fsdp import fully_shard
 
-    from .conformance import assert_near
+    from .layer_material import assert_near
 
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORLD)
     kind, name = task["component"]

@@ -8,7 +8,7 @@ from torch import nn
 
 from luna_kernel.contracts.layers import Layer
 from luna_kernel.plugins.registry import Registry
-from luna_kernel.testing.conformance import LayerConformance
+from luna_kernel.testing.layers import LayerConformance
 
 
 class Base(Layer):
