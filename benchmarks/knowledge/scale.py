@@ -1,12 +1,14 @@
 """Speed and memory of search at several sizes, beside other libraries, all in one run.
 
-    python benchmarks/knowledge/scale.py [--sizes 10000 100000] [--queries 200] [--rounds 3] [--only NAME ...] [--json]
+    python benchmarks/knowledge/scale.py [--sizes 10000 100000] [--queries 200] [--rounds 3] [--only NAME ...]
+                                         [--json] [--output FILE]
 
 Passages of 60 words are drawn from a Zipf distribution over made-up words (seeded), questions of 6 words from the same,
 so any size can be had and every run has the same. All lexical indexes get the same words, split at blanks. Each index
 is measured in a process of its own; `MiB` is what that process's peak grew by from when texts lay in memory. Questions
-are asked of all in turn, `--rounds` times; the median is given. Luna's `bm25` also adds 1 % and removes 1 %, given as a
-share of the time to build. FAISS gets random unit vectors (128), so its figures tell speed only.
+are asked of all in turn, `--rounds` times; the median is given. Luna's `bm25` is measured with compiled loops (numba)
+and without; it also adds 1 % and removes 1 %, given as a share of the time to build. FAISS gets random unit vectors
+(128), so its figures tell speed only.
 """
 
 from __future__ import annotations
@@ -21,9 +23,12 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from luna_kernel.base.machine import cpu
 
 WORDS, LENGTH, ASKED, K, DIMENSION = 200_000, 60, 6, 10, 128
 Batch = Callable[[list[str]], Any]
@@ -38,10 +43,16 @@ def make_texts(count: int, seed: int, length: int = LENGTH) -> list[str]:
     return [" ".join(names[number] for number in row) for row in drawn]
 
 
-def luna(texts: list[str]) -> tuple[Batch, Any]:
+def luna(texts: list[str], *, numba: bool) -> tuple[Batch, Any]:
     """Luna's `bm25`, with its own reading of text."""
     from luna_plugin_bm25.retriever import BM25Retriever
 
+    from luna_kernel.data.compiled import loops
+
+    if not numba:
+        sys.modules["numba"] = None  # type: ignore[assignment]  # as if it were not installed
+    elif loops(wait=True) is None:
+        raise SystemExit("numba does not work here")
     index = BM25Retriever()
     index.add(range(len(texts)), texts)
     return lambda queries: [[hit.chunk_id for hit in index.search(query, K)] for query in queries], index
@@ -97,7 +108,8 @@ def faiss(texts: list[str], kind: str) -> tuple[Batch, Any]:
 
 ENGINES: dict[str, tuple[str, Callable[[list[str]], tuple[Batch, Any]], int]] = {
     # name: (module, how to build, most texts at which it is worth the wait)
-    "luna bm25": ("luna_plugin_bm25", luna, 10**9),
+    "luna numba": ("numba", lambda texts: luna(texts, numba=True), 10**9),
+    "luna numpy": ("luna_plugin_bm25", lambda texts: luna(texts, numba=False), 10**9),
     "bm25s numba": ("numba", lambda texts: bm25s(texts, "numba"), 10**9),
     "bm25s numpy": ("bm25s", lambda texts: bm25s(texts, "numpy"), 10**9),
     "rank-bm25": ("rank_bm25", rank_bm25, 10_000),
@@ -120,7 +132,7 @@ def serve(name: str, size: int, queries: list[str], pipe: Connection) -> None:
     figures = {"index_s": time.perf_counter() - begin}
     search(queries[:5])
     search(queries)  # numba compiles for both kinds of call
-    if name == "luna bm25":
+    if name.startswith("luna"):
         begin = time.perf_counter()
         index.add(range(size, size + len(more)), more)
         search(queries[:1])
@@ -171,6 +183,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=list(ENGINES))
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the figures there too, as JSON")
     options = parser.parse_args()
     queries = make_texts(options.queries, 2, ASKED)
     every: dict[str, Any] = {}
@@ -187,6 +200,9 @@ def main() -> None:
             for name, figures in rows.items():
                 cells = (f"{figures[key]:>12.1f}" if key in figures else f"{'–':>12}" for key in columns)
                 print(f"{name:<14}" + "".join(cells), flush=True)
+    if options.output:
+        told = {"machine": cpu(), "sizes": every}
+        options.output.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     if options.json:
         json.dump(every, sys.stdout, indent=2)
         print()

@@ -1,33 +1,20 @@
 """An inverted index in numpy: which items hold a term, and how often. What lexical retrievers are made of.
 
-It holds counts only; what they are worth (BM25, TF-IDF) its user computes. Items come and go at any time: new ones
-form segments that are merged as they pile up, so that adding costs in proportion to what is added; removed ones are
-marked, skipped, and dropped when segments merge. What a term's rarity is follows from the living items alone, so an
-index that grew and shrank gives the very figures of one built at once.
+It holds counts only; what they are worth (BM25, TF-IDF) its user says, see `weighted_search`. Items come and go at any
+time: new ones form segments that are merged as they pile up, so that adding costs in proportion to what is added;
+removed ones are marked, skipped, and dropped when segments merge. What a term's rarity is follows from the living items
+alone, so an index that grew and shrank gives the very figures of one built at once.
 """
 
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from luna_kernel.base import durable
-from luna_kernel.base.errors import IntegrityError
-from luna_kernel.base.messages import catalogue
-
-from .top_rows import Column, Floats, Ints, TopRows
-
-_PATIENCE = 64
-"""So many terms are weighed one by one after a change before all are."""
-_BLOCK = 1 << 20
-"""Postings weighed at once."""
-_FILE = "postings.safetensors"
-_t = catalogue("luna_kernel.base")
+from .top_rows import Ints
 
 
 class Vocabulary:
@@ -100,7 +87,7 @@ class Postings:
         self.alive: Ints = np.zeros(0, np.bool_)
         self.segments: list[Segment] = []
         self.version = 0
-        self._top = TopRows(0)
+        self._count = (-1, 0)
 
     @functools.cached_property
     def _rows(self) -> dict[int, int]:
@@ -109,7 +96,9 @@ class Postings:
         return dict(zip(self.ids[living].tolist(), living.tolist(), strict=True))
 
     def __len__(self) -> int:
-        return int(np.count_nonzero(self.alive))
+        if self._count[0] != self.version:
+            self._count = (self.version, int(np.count_nonzero(self.alive)))
+        return self._count[1]
 
     def live_ids(self) -> set[int]:
         """Ids of the living items."""
@@ -204,185 +193,3 @@ class Postings:
                 continue
             total += np.bincount(segment.term_of_posting()[self.alive[segment.rows]], minlength=size)
         return total
-
-    def best(self, columns: Sequence[Column], k: int) -> list[tuple[int, float]]:
-        """(id, score) of the `k` rows with the largest sums, best first, equal ones in the order of their ids.
-
-        Args:
-            columns: see `Weights.column`.
-            k: how many at most.
-        """
-        if k <= 0:
-            return []
-        if self._top.size != len(self.ids):
-            self._top = TopRows(len(self.ids))
-        rows, scores = self._top.search(columns, k)
-        ids = self.ids[rows]
-        order = np.lexsort((ids, -scores))[:k]
-        return list(zip(ids[order].tolist(), scores[order].tolist(), strict=True))
-
-
-class Weights:
-    """What each posting is worth, by a formula of its user, kept as long as the index stays as it is.
-
-    Weighing all postings costs about as much as some dozens of searches: an index that changes between searches weighs
-    only the terms that are asked for.
-
-    Args:
-        postings: the index.
-        formula: from rows, counts and terms of postings, all (P,), to positive float32 (P,); each worth may depend
-            on its own row, count and term, and on the state of the index only.
-    """
-
-    def __init__(self, postings: Postings, formula: Callable[[Ints, Ints, Ints], Floats]) -> None:
-        self._postings = postings
-        self._formula = formula
-        self._version = -1
-        self._asked = 0
-        self._values: list[Floats] = []
-        self._largest: list[Floats] = []
-
-    def column(self, term: int, weight: Callable[[int], float]) -> Column | None:
-        """The living rows that hold `term` with their worth; None if there are none.
-
-        Args:
-            term: its number.
-            weight: from the number of living rows that hold the term to what their worth is multiplied by.
-        """
-        postings = self._postings
-        if self._version != postings.version:
-            self._version, self._asked, self._values, self._largest = postings.version, 0, [], []
-        self._asked += 1
-        if self._asked > _PATIENCE:
-            return self._kept(term, weight)
-        rows, counts = postings.find(term)
-        if not len(rows):
-            return None
-        values = self._formula(rows, counts, np.full(len(rows), term, np.int32))
-        return Column(rows, values, weight(len(rows)), float(values.max()))
-
-    def _kept(self, term: int, weight: Callable[[int], float]) -> Column | None:
-        if not self._values:
-            self._weigh_all()
-        rows, values, largest = [], [], 0.0
-        for segment, worth, most in zip(self._postings.segments, self._values, self._largest, strict=True):
-            place = segment.place(term)
-            if place >= 0:
-                begin, end = segment.starts[place], segment.starts[place + 1]
-                rows.append(segment.rows[begin:end])
-                values.append(worth[begin:end])
-                largest = max(largest, float(most[place]))
-        if not largest:
-            return None
-        found, worths = (rows[0], values[0]) if len(rows) == 1 else (np.concatenate(rows), np.concatenate(values))
-        if len(self._postings) != len(self._postings.ids):
-            living = worths.nonzero()[0]
-            if len(living) < len(found):
-                found, worths = found[living], worths[living]
-        return Column(found, worths, weight(len(found)), largest)
-
-    def _weigh_all(self) -> None:
-        """Worth of every posting, 0 where the row was removed, and the largest of each term, segment by segment."""
-        alive = self._postings.alive
-        for segment in self._postings.segments:
-            values = np.empty(len(segment.rows), np.float32)
-            of_posting = segment.term_of_posting()
-            for begin in range(0, len(values), _BLOCK):
-                part = slice(begin, begin + _BLOCK)
-                rows = segment.rows[part]
-                values[part] = self._formula(rows, segment.counts[part], of_posting[part]) * alive[rows]
-            self._values.append(values)
-            self._largest.append(np.maximum.reduceat(values, segment.starts[:-1]) if len(values) else values)
-
-
-def save_postings(folder: Path, postings: Postings, vocabulary: Vocabulary) -> None:
-    """Write index and vocabulary into `folder` as one safetensors file; compacts the index first.
-
-    Terms that no living item has are left out: what was removed leaves none of its words behind.
-    """
-    from safetensors.numpy import save
-
-    postings.compact()
-    segment = postings.segments[0] if postings.segments else make_segment(*(np.zeros(0, np.int32),) * 3)
-    kept, total = [vocabulary.terms[number] for number in segment.terms], len(segment.counts)
-    blob = np.frombuffer("\n".join(kept).encode("utf-8"), np.uint8)
-    arrays = {
-        "ids": postings.ids,
-        "lengths": postings.lengths,
-        "terms": np.arange(len(kept), dtype=np.int32),
-        "starts": segment.starts,
-        "rows": segment.rows.astype(np.int32),
-        "counts": segment.counts.astype(np.uint8 if not total or segment.counts.max() < 256 else np.uint16),
-        "vocabulary": blob,
-        "vocabulary_size": np.asarray([len(kept)], np.int64),
-    }
-    durable.write_bytes(folder / _FILE, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
-
-
-def load_postings(folder: Path) -> tuple[Postings, Vocabulary]:
-    """Open what `save_postings` wrote; its large arrays are mapped, not read: only what a search touches is loaded.
-
-    Raises:
-        IntegrityError: the file is not one of ours, or its parts disagree.
-    """
-    try:
-        arrays = _mapped(folder / _FILE)
-        words = arrays["vocabulary"].tobytes().decode("utf-8")
-        vocabulary = Vocabulary(words.split("\n") if words else [])
-        postings = Postings()
-        postings.ids, postings.lengths = arrays["ids"], arrays["lengths"]
-        segment = Segment(arrays["terms"], arrays["starts"], arrays["rows"], arrays["counts"])
-        size = int(arrays["vocabulary_size"][0])
-    except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise _damaged(folder, str(error)) from error
-    rows, total = len(postings.ids), len(segment.rows)
-    agree = (
-        size == len(vocabulary)
-        and len(postings.lengths) == rows
-        and len(segment.starts) == len(segment.terms) + 1
-        and len(segment.counts) == total == segment.starts[-1]
-        and (not total or (segment.rows.min() >= 0 and segment.rows.max() < rows))
-        and (not len(segment.terms) or (segment.terms[0] >= 0 and segment.terms[-1] < size))
-        and bool(np.all(np.diff(segment.starts) > 0))
-    )
-    if not agree:
-        raise _damaged(folder, "its parts disagree")
-    postings.alive = np.ones(rows, np.bool_)
-    postings.segments = [segment] if rows else []
-    return postings, vocabulary
-
-
-_TYPES = {"I64": np.int64, "I32": np.int32, "U16": np.uint16, "U8": np.uint8}
-
-
-def _mapped(path: Path) -> dict[str, Ints]:
-    """The arrays of a safetensors file as views of the mapped file, which the operating system reads as they are used.
-
-    The safetensors library copies every tensor; for half a gigabyte of postings that alone takes a second. The format:
-    eight bytes with the length of the header, the header as JSON, then the data.
-
-    Raises:
-        ValueError, KeyError, TypeError, OSError: it is not such a file.
-    """
-    content = np.memmap(path, np.uint8, "r")
-    length = int(content[:8].view("<u8")[0])
-    if not 2 <= length <= min(len(content) - 8, 1 << 20):
-        raise ValueError("bad header")
-    header = json.loads(content[8 : 8 + length].tobytes())
-    data = content[8 + length :]
-    arrays = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        begin, end = entry["data_offsets"]
-        kind, (count,) = np.dtype(_TYPES[entry["dtype"]]), entry["shape"]
-        if not (0 <= begin <= end <= len(data) and end - begin == count * kind.itemsize):
-            raise ValueError(f"{name} lies outside the file")
-        arrays[name] = np.asarray(data[begin:end]).view(kind)
-    return arrays
-
-
-def _damaged(folder: Path, reason: str) -> IntegrityError:
-    return IntegrityError(
-        _t("integrity.unreadable", folder=folder, name=_FILE, reason=reason), hint=_t("integrity.hint")
-    )

@@ -9,7 +9,8 @@ Turtle and Flood, "Query evaluation: strategies and optimizations", 1995). The r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,17 @@ class TopRows:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._spare: list[Floats] = []
+        self._spare: list[tuple[Floats, Ints]] = []
+
+    @contextlib.contextmanager
+    def space(self) -> Iterator[tuple[Floats, Ints]]:
+        """Scores, float32 (size,), all 0, and room for the numbers of as many rows, int64; given back all 0 again."""
+        try:
+            own = self._spare.pop()
+        except IndexError:
+            own = np.zeros(self.size, np.float32), np.empty(self.size, np.int64)
+        yield own  # after a failure it is dropped: nobody knows what is left in it
+        self._spare.append(own)
 
     def search(self, columns: Sequence[Column], k: int) -> tuple[Ints, Floats]:
         """(rows, scores) of the `k` best rows, all that tie with the last, and maybe others; in no order, each once.
@@ -61,17 +72,10 @@ class TopRows:
         columns = sorted((column for column in columns if len(column.rows)), key=lambda c: -c.bound)
         if not columns:
             return np.zeros(0, np.int32), np.zeros(0, np.float32)
-        try:
-            scores = self._spare.pop()
-        except IndexError:
-            scores = np.zeros(self.size, np.float32)
-        used = 0
-        try:
+        with self.space() as (scores, _):
             rows, values, used = self._sum(columns, k, scores)
-        finally:
             for column in columns[:used]:
                 scores[column.rows] = 0
-        self._spare.append(scores)
         return rows, values
 
     def _sum(self, columns: Sequence[Column], k: int, scores: Floats) -> tuple[Ints, Floats, int]:

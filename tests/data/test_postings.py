@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luna_kernel.base.errors import IntegrityError
-from luna_kernel.data.postings import Postings, Vocabulary, Weights, load_postings, save_postings
+from luna_kernel.data import compiled, weighted_search
+from luna_kernel.data.postings import Postings, Vocabulary
+from luna_kernel.data.postings_file import load_postings, save_postings
 from luna_kernel.data.top_rows import Column, TopRows
+from luna_kernel.data.weighted_search import WeightedSearch
 
 ITEM = st.lists(st.integers(0, 8), max_size=12)
 
@@ -58,11 +61,11 @@ def test_ids_are_new_and_not_negative() -> None:
 
 def test_best_is_deterministic_and_drops_what_scores_nothing() -> None:
     postings = Postings()
-    postings.add([5, 3, 9, 1], [np.asarray([0])] * 4)
-    columns = [Column(np.asarray([0, 1, 3], np.int32), np.ones(3, np.float32), 1.0, 1.0)]
-    assert [item for item, _ in postings.best(columns, 2)] == [1, 3]
-    assert [item for item, _ in postings.best(columns, 10)] == [1, 3, 5]
-    assert postings.best(columns, 0) == postings.best([], 3) == []
+    postings.add([5, 3, 9, 1], [np.asarray([term]) for term in (0, 0, 1, 0)])
+    search = WeightedSearch(postings, lambda rows, counts, terms: np.ones(len(rows), np.float32))
+    assert [item for item, _ in search.best([(0, 1.0)], 2)] == [1, 3]
+    assert [item for item, _ in search.best([(0, 1.0), (7, 1.0)], 10)] == [1, 3, 5]
+    assert search.best([(0, 1.0)], 0) == search.best([], 3) == search.best([(7, 1.0)], 3) == []
 
 
 @settings(max_examples=200, deadline=None)
@@ -92,20 +95,27 @@ def test_the_best_rows_are_those_of_the_whole_sum(seed: int, terms: int, k: int,
         assert len(rows) >= min(k, int((total > 0).sum()))
 
 
-def test_weighing_all_gives_what_weighing_one_term_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    from luna_kernel.data import postings as module
-
-    rng = np.random.default_rng(3)
+def grown(rng: np.random.Generator, vocabulary: int) -> Postings:
+    """An index of several segments with removed items in each."""
     index = Postings()
-    for first, count in ((0, 200), (200, 20)):
-        index.add(range(first, first + count), [rng.integers(0, 30, rng.integers(1, 20)) for _ in range(count)])
-    index.remove([3, 85, 210])
+    for first, count in ((0, 200), (200, 20), (220, 3)):
+        items = [rng.integers(0, vocabulary, rng.integers(1, 20)) for _ in range(count)]
+        index.add(range(first, first + count), items)
+    index.remove([3, 85, 210, 221])
     assert len(index.segments) > 1
+    return index
+
+
+def test_weighing_all_gives_what_weighing_one_term_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = grown(np.random.default_rng(3), 30)
     for patience in (0, 10**6):
-        monkeypatch.setattr(module, "_PATIENCE", patience)
-        weights = Weights(index, lambda rows, counts, terms: (counts / (1 + rows + terms)).astype(np.float32))
+        monkeypatch.setattr(weighted_search, "_PATIENCE", patience)
+        search = WeightedSearch(
+            index, lambda rows, counts, terms: (counts / (1 + rows + terms)).astype(np.float32), float
+        )
+        search.best([(0, 1.0)], 1)
         for term in range(31):
-            column = weights.column(term, float)
+            column = search.column(term, 1.0)
             rows, counts = index.find(term)
             assert (column is None) == (len(rows) == 0)
             if column is not None:
@@ -113,6 +123,31 @@ def test_weighing_all_gives_what_weighing_one_term_gives(monkeypatch: pytest.Mon
                 assert np.array_equal(column.values, (counts / (1 + rows + term)).astype(np.float32))
                 assert column.weight == len(rows)
                 assert column.largest == column.values.max()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 12), st.integers(1, 300), st.booleans())
+def test_compiled_loops_give_the_same_bits(seed: int, vocabulary: int, terms: int, k: int, coarse: bool) -> None:
+    """Segments, removed rows, terms that nobody holds, ties: item for item and bit for bit what numpy gives."""
+    pytest.importorskip("numba")
+    assert compiled.loops(wait=True) is not None
+    rng = np.random.default_rng(seed)
+    index = grown(rng, vocabulary)
+    step = 4 if coarse else 10**6
+
+    def worth(rows: np.ndarray, counts: np.ndarray, terms: np.ndarray) -> np.ndarray:
+        return (1 + (rows * 7919 + terms * 104729 + counts) % step).astype(np.float32) / np.float32(step)
+
+    numbers = rng.choice(vocabulary + 5, min(terms, vocabulary), replace=False).tolist()
+    asked = [(number, float(rng.choice([0.125, 0.7, 8.0]))) for number in numbers]
+    found = []
+    for large in (10**9, 0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(weighted_search, "_PATIENCE", 0)
+            patch.setattr(weighted_search, "_LARGE", large)
+            search = WeightedSearch(index, worth, lambda count: 1 / count)
+            found.append([search.best(asked, k) for _ in range(2)])
+    assert found[0] == found[1]
 
 
 def test_save_and_load(tmp_path: Path) -> None:

@@ -21,7 +21,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from luna_kernel.contracts.retrievers import Hit, Retriever
-from luna_kernel.data.postings import Floats, Ints, Postings, Vocabulary, Weights, load_postings, save_postings
+from luna_kernel.data.postings import Postings, Vocabulary
+from luna_kernel.data.postings_file import load_postings, save_postings
+from luna_kernel.data.top_rows import Floats, Ints
+from luna_kernel.data.weighted_search import WeightedSearch
 
 from .analysis import Analyzer
 from .config import BM25Config
@@ -40,7 +43,7 @@ class BM25Retriever(Retriever):
         self._analyzer = Analyzer(self.config)
         self._vocabulary = Vocabulary()
         self._postings = Postings()
-        self._weights = Weights(self._postings, self._saturated)
+        self._search = WeightedSearch(self._postings, self._saturated, self._idf)
         self._norms: Floats = np.zeros(0, np.float32)
         self._norms_version = -1
 
@@ -56,14 +59,10 @@ class BM25Retriever(Retriever):
 
     def search(self, query: str, k: int) -> list[Hit]:
         """The best chunks that share a term with the query."""
-        columns = []
-        for term, times in Counter(self._analyzer.terms(query)).items():
-            number = self._vocabulary.numbers.get(term)
-            if number is not None:
-                scale = times * (self.config.k1 + 1)
-                columns.append(self._weights.column(number, lambda n, scale=scale: scale * self._idf(n)))
-        found = self._postings.best([column for column in columns if column is not None], k)
-        return [Hit(chunk_id, score) for chunk_id, score in found]
+        known, most = self._vocabulary.numbers, self.config.k1 + 1
+        counts = Counter(self._analyzer.terms(query)).items()
+        asked = [(number, times * most) for term, times in counts if (number := known.get(term)) is not None]
+        return [Hit(chunk_id, score) for chunk_id, score in self._search.best(asked, k)]
 
     def _saturated(self, rows: Ints, counts: Ints, _: Ints) -> Floats:
         """float32 (P,): f / (f + k1 · (1 - b + b · length / mean length)) of postings."""
@@ -108,7 +107,7 @@ class BM25Retriever(Retriever):
         """Open what `save` wrote."""
         retriever = cls(config, registry)
         retriever._postings, retriever._vocabulary = load_postings(folder)
-        retriever._weights = Weights(retriever._postings, retriever._saturated)
+        retriever._search = WeightedSearch(retriever._postings, retriever._saturated, retriever._idf)
         return retriever
 
     def ids(self) -> set[int]:

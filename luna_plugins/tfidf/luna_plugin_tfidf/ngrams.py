@@ -7,7 +7,8 @@ from collections import Counter
 import numpy as np
 
 from luna_kernel.data.portuguese import STOP_WORDS, words
-from luna_kernel.data.postings import Ints, Vocabulary
+from luna_kernel.data.postings import Vocabulary
+from luna_kernel.data.top_rows import Ints
 
 from .config import TfidfConfig
 

@@ -18,7 +18,10 @@ import numpy as np
 from luna_kernel.base import durable
 from luna_kernel.base.errors import IntegrityError
 from luna_kernel.contracts.retrievers import Hit, Retriever
-from luna_kernel.data.postings import Floats, Ints, Postings, Vocabulary, Weights, load_postings, save_postings
+from luna_kernel.data.postings import Postings, Vocabulary
+from luna_kernel.data.postings_file import load_postings, save_postings
+from luna_kernel.data.top_rows import Floats, Ints
+from luna_kernel.data.weighted_search import WeightedSearch
 
 from .config import TfidfConfig
 from .ngrams import Gramifier
@@ -39,7 +42,7 @@ class TfidfRetriever(Retriever):
         self._vocabulary = Vocabulary()
         self._grams = Gramifier(self.config, self._vocabulary)
         self._postings = Postings()
-        self._weights = Weights(self._postings, self._share)
+        self._search = WeightedSearch(self._postings, self._share)
         self._idf: Floats = np.zeros(0, np.float32)
         self._norms: Floats = np.zeros(0, np.float32)
         self._weights_version = -1
@@ -76,7 +79,7 @@ class TfidfRetriever(Retriever):
         if not len(postings):
             return []
         self._weigh()
-        columns = []
+        asked = []
         unseen = 1 + math.log(1 + len(postings))
         length = 0.0
         for gram, times in self._grams.count(query).items():
@@ -86,8 +89,8 @@ class TfidfRetriever(Retriever):
             weight = (1 + math.log(times)) * idf
             length += weight * weight
             if number is not None:
-                columns.append(self._weights.column(number, lambda _, weight=weight: weight))
-        found = postings.best([column for column in columns if column is not None], k)
+                asked.append((number, weight))
+        found = self._search.best(asked, k)
         root = math.sqrt(length) or 1.0
         return [Hit(chunk_id, min(1.0, score / root)) for chunk_id, score in found]
 
@@ -108,7 +111,7 @@ class TfidfRetriever(Retriever):
         """Open what `save` wrote."""
         retriever = cls(config, registry)
         retriever._postings, retriever._vocabulary = load_postings(folder)
-        retriever._weights = Weights(retriever._postings, retriever._share)
+        retriever._search = WeightedSearch(retriever._postings, retriever._share)
         retriever._grams = Gramifier(retriever.config, retriever._vocabulary)
         if (folder / _NORMS).is_file():
             retriever._take_norms(folder / _NORMS)
