@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -10,6 +12,8 @@ class BM25Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    engine: Literal["luna", "bm25s", "rank_bm25"] = "luna"
+    """Which library searches; Luna's own takes changes at once, the others are made anew after each."""
     k1: float = Field(default=1.2, ge=0, le=10)
     """How soon repetitions of a word stop counting; 0: only whether it occurs."""
     b: float = Field(default=0.75, ge=0, le=1)

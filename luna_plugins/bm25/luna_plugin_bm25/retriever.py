@@ -32,6 +32,8 @@ from .config import BM25Config
 if TYPE_CHECKING:
     from luna_kernel.plugins.registry import Registry
 
+    from .engines import Engine
+
 
 class BM25Retriever(Retriever):
     """Words that question and chunk share, weighed by their rarity."""
@@ -44,6 +46,7 @@ class BM25Retriever(Retriever):
         self._vocabulary = Vocabulary()
         self._postings = Postings()
         self._search = WeightedSearch(self._postings, self._saturated, self._idf)
+        self._engine: Engine | None = None
         self._norms: Floats = np.zeros(0, np.float32)
         self._norms_version = -1
 
@@ -60,9 +63,22 @@ class BM25Retriever(Retriever):
     def search(self, query: str, k: int) -> list[Hit]:
         """The best chunks that share a term with the query."""
         known, most = self._vocabulary.numbers, self.config.k1 + 1
-        counts = Counter(self._analyzer.terms(query)).items()
+        terms = self._analyzer.terms(query)
+        engine = self._other_engine()
+        if engine is not None:
+            numbers = [number for term in terms if (number := known.get(term)) is not None]
+            return [Hit(chunk_id, score) for chunk_id, score in engine.best(numbers, k)]
+        counts = Counter(terms).items()
         asked = [(number, times * most) for term, times in counts if (number := known.get(term)) is not None]
         return [Hit(chunk_id, score) for chunk_id, score in self._search.best(asked, k)]
+
+    def _other_engine(self) -> Engine | None:
+        """The library that searches instead of Luna, made when it is first asked for."""
+        if self._engine is None and self.config.engine != "luna":
+            from .engines import ENGINES
+
+            self._engine = ENGINES[self.config.engine](self.config, self._postings)
+        return self._engine
 
     def _saturated(self, rows: Ints, counts: Ints, _: Ints) -> Floats:
         """float32 (P,): f / (f + k1 · (1 - b + b · length / mean length)) of postings."""

@@ -111,27 +111,6 @@ def test_what_grew_and_shrank_equals_what_was_built_at_once(
     assert dict(search(grown, query, 100)) == pytest.approx(dict(search(at_once, query, 100)), rel=1e-5)
 
 
-def test_ranks_as_rank_bm25_does() -> None:
-    """rank-bm25 with our terms and our IDF (its own is negative for frequent words) gives the same order and scores."""
-    rank_bm25 = pytest.importorskip("rank_bm25")
-    rng = random.Random(1)
-    vocabulary = [f"palavra{i}x" for i in range(40)]
-    texts = [" ".join(rng.choices(vocabulary, k=rng.randint(3, 30))) for _ in range(60)]
-    retriever = make(texts, k1=1.5)
-    analyzer = Analyzer(BM25Config())
-    other = rank_bm25.BM25Okapi([analyzer.terms(text) for text in texts], k1=1.5, b=0.75)
-    for term in other.idf:
-        holding = sum(term in frequencies for frequencies in other.doc_freqs)
-        other.idf[term] = math.log(1 + (len(texts) - holding + 0.5) / (holding + 0.5))
-    for _ in range(30):
-        query = " ".join(rng.choices(vocabulary, k=4))
-        scores = other.get_scores(analyzer.terms(query))
-        expected = sorted((i for i in range(60) if scores[i] > 0), key=lambda i: (-round(scores[i], 5), i))[:10]
-        found = search(retriever, query)
-        assert [round(score, 3) for _, score in found] == [round(scores[i], 3) for i in expected]
-        assert {chunk for chunk, _ in found} == set(expected) or len({round(s, 4) for s in scores}) < 60
-
-
 def test_the_order_of_equals_is_that_of_their_ids() -> None:
     retriever = BM25Retriever()
     retriever.add([9, 2, 7, 4], ["sino da capela"] * 4)
