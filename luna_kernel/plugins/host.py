@@ -14,7 +14,7 @@ from typing import Any
 import pluggy
 
 from luna_kernel import LUNA_API
-from luna_kernel.base.errors import LunaError, PluginError
+from luna_kernel.base.errors import LunaError, PluginError, StorageError
 from luna_kernel.base.messages import catalogue
 
 from . import hookspecs
@@ -91,7 +91,8 @@ class Plugins:
         """Call a telling hook on every plugin; returns the answers that are not None.
 
         A failure is logged with the plugin's name and the others are still called, unless the plugin declared
-        itself critical (`LUNA_CRITICAL = True`); then it is raised as a `PluginError`.
+        itself critical (`LUNA_CRITICAL = True`); then it is raised, as a `StorageError` where the disk refused, else
+        as a `PluginError`.
         """
         return [answer for _, answer in self._answers(hook, arguments)]
 
@@ -114,7 +115,8 @@ class Plugins:
             except BaseException as error:  # a hook that calls sys.exit must not end a training run
                 text = t("plugin.hook_failed", plugin=impl.plugin_name, hook=hook, reason=_reason(error))
                 if getattr(impl.plugin, "LUNA_CRITICAL", False):
-                    raise PluginError(text) from error
+                    # A disk that refuses is no mistake in the use of the plugin.
+                    raise (StorageError if isinstance(error, StorageError) else PluginError)(text) from error
                 from luna_kernel.base.logging import get_logger
 
                 get_logger("luna.plugins").warning("hook_failed", plugin=impl.plugin_name, hook=hook, reason=text)

@@ -7,6 +7,7 @@ under `luna`.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from dataclasses import replace
@@ -49,6 +50,9 @@ class LunaFields(_Strict):
     """Who speaks; `off` for nobody. None: the server's."""
     rag: bool = True
     """Whether the server's documents are searched."""
+    session: str | None = Field(default=None, min_length=1, max_length=100)
+    """Name of the conversation, which what people think of its answers is kept with. None: one is made of its
+    beginning, so that the turns of one conversation have the same."""
 
 
 class StreamOptions(_Strict):
@@ -124,6 +128,19 @@ class ChatRequest(_Generating):
     store: Literal[False] | None = None
     metadata: dict[str, str] | None = None
     luna: LunaFields = LunaFields()
+
+    @property
+    def conversation(self) -> str:
+        """The conversation that this is a turn of: the name it was given, or a hash of everything up to the first
+        thing that a person said."""
+        if self.luna.session is not None:
+            return self.luna.session
+        begun: list[str] = []
+        for message in self.messages:
+            begun.append(f"{message.role}\0{message.text}")
+            if message.role == "user":
+                break
+        return hashlib.sha256("\0".join(begun).encode()).hexdigest()[:32]
 
     @property
     def limit(self) -> int | None:

@@ -102,7 +102,8 @@ class Service:
         self.persona = session.options.persona
         """Who speaks where a request does not say."""
         self._lock = threading.Lock()
-        self._turns: OrderedDict[str, Turn] = OrderedDict()
+        self._turns: OrderedDict[str, tuple[Turn, str]] = OrderedDict()
+        """By the answer's id: the turn and its conversation."""
 
     # --- chat ------------------------------------------------------------------------------------------------------
 
@@ -114,7 +115,7 @@ class Service:
         """
         turn, generator, prompt = await asyncio.to_thread(self._prepare, request)
         name = new_id("chatcmpl")
-        self._remember(name, turn)
+        self._remember(name, turn, request.conversation)
         if generator is not self.generator:
             return Answering(name, _kept(_quoted(generator, turn, request.n), turn), 0, turn)
         return self._begin(name, [prompt], turn, request)
@@ -134,6 +135,7 @@ class Service:
         """Let the steps before `generate` prepare the turn; who answers it."""
         with self._lock:
             session = self.session
+            session.id = request.conversation
             session.options.persona = request.luna.persona or self.persona
             session.options.rag = request.luna.rag
             session.turns = _past(turn.history)
@@ -201,17 +203,22 @@ class Service:
 
     # --- feedback, embeddings --------------------------------------------------------------------------------------
 
-    def _remember(self, name: str, turn: Turn) -> None:
-        self._turns[name] = turn
+    def _remember(self, name: str, turn: Turn, conversation: str) -> None:
+        self._turns[name] = turn, conversation
         while len(self._turns) > _REMEMBERED:
             self._turns.popitem(last=False)
 
     def feedback(self, name: str, feedback: dict[str, Any]) -> bool:
-        """Tell the plugins what a person thinks of an answer; False if it is not known (any more)."""
-        turn = self._turns.get(name)
-        if turn is None:
+        """Tell the plugins what a person thinks of an answer; False if it is not known (any more).
+
+        Raises:
+            LunaError: a plugin could not keep it.
+        """
+        known = self._turns.get(name)
+        if known is None:
             return False
         with self._lock:
+            turn, self.session.id = known
             self.session.plugins.tell("luna_chat_feedback", session=self.session, turn=turn, feedback=feedback)
         return True
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,6 +154,37 @@ def test_feedback_tells_plugins_the_answer_that_was_judged(home: Path, tmp_path:
         server.stop()
     told = (tmp_path / "listener.txt").read_text(encoding="utf-8")
     assert told == f"bad|Oi|{answer['choices'][0]['message']['content']}"
+
+
+def test_judgements_are_kept_by_conversation_and_a_fault_is_the_servers(home: Path) -> None:
+    """Turns that begin alike are one conversation, unless the request names another."""
+    pytest.importorskip("luna_plugin_feedback")
+    first = [{"role": "user", "content": "Oi"}, {"role": "assistant", "content": "Olá."}]
+    bodies = [
+        {"messages": first[:1]},
+        {"messages": [*first, {"role": "user", "content": "Quem é você?"}]},
+        {"messages": [{"role": "user", "content": "Outra coisa"}]},
+        {"messages": first[:1], "luna": {"session": "minha"}},
+    ]
+    server = Served(home, plugins="serve,feedback")
+    try:
+        ids = [server.post(CHAT, json={**BODY, **body, "max_tokens": 2}).json()["id"] for body in bodies]
+        for name in ids:
+            assert server.post("/luna/feedback", json={"id": name, "rating": "good"}).status_code == 200
+        (file,) = home.rglob("feedback.db")
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            sessions = [row[0] for row in database.execute("SELECT session_id FROM entries ORDER BY created")]
+        assert sessions[0] == sessions[1]
+        assert sessions[3] == "minha"
+        assert len(set(sessions)) == 3
+        for kept in file.parent.glob("feedback.db*"):
+            kept.unlink()
+        file.mkdir()
+        answer = server.post("/luna/feedback", json={"id": ids[0], "rating": "bad"})
+        assert answer.status_code == 500
+        assert "feedback.db" in answer.json()["error"]["message"]
+    finally:
+        server.stop()
 
 
 def test_feedback_on_an_answer(served: Served) -> None:

@@ -224,7 +224,7 @@ async function answer() {
     const body = {
       model: info.model, stream: true,
       messages: current.messages.map(({ role, content }) => ({ role, content })),
-      luna: { persona: persona || (info.personas.length ? "off" : null) },
+      luna: { persona: persona || (info.personas.length ? "off" : null), session: current.id },
     };
     const response = await call("v1/chat/completions", { body, signal: running.signal });
     for await (const event of events(response)) {
@@ -292,8 +292,10 @@ function save() {
   listSessions();
 }
 
+const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
 function begin() {
-  current = { title: "", messages: [] };
+  current = { id: newId(), title: "", messages: [] };
   show();
   listSessions();
   $("question").focus();
