@@ -10,6 +10,8 @@ from torch import Tensor
 from .sampling_config import Sampling
 
 OUT = float("-inf")
+_COLDEST = 1e-6
+"""A lower temperature than this is this one: logits stay finite."""
 
 
 def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
@@ -59,7 +61,7 @@ def adjust(logits: Tensor, sampling: Sampling, seen: Tensor | None = None) -> Te
     if seen is not None and sampling.repetition_penalty != 1:
         logits = penalize_repetition(logits, seen, sampling.repetition_penalty)
     if sampling.temperature > 0:
-        logits = logits / sampling.temperature
+        logits = logits / max(sampling.temperature, _COLDEST)
     logits = keep_top_k(logits, sampling.top_k)
     logits = keep_top_p(logits, sampling.top_p)
     return keep_min_p(logits, sampling.min_p)

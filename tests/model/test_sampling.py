@@ -97,6 +97,13 @@ def test_defaults_but_temperature_change_nothing():
     assert torch.equal(adjust(logits, Sampling(temperature=1.0)), logits)
 
 
+@pytest.mark.parametrize("temperature", [1e-300, 1e-30, 1e-9])
+def test_next_to_no_temperature_is_greedy(temperature):
+    logits = torch.tensor([[-3.0, 80.0, 79.9, 0.0]])
+    drawn = sample(logits, Sampling(temperature=temperature), [torch.Generator()])
+    assert drawn.tolist() == [1]
+
+
 def test_temperature_zero_is_greedy_and_heeds_the_penalty():
     logits = torch.tensor([[1.0, 3.0, 2.9]])
     seen = torch.tensor([[False, True, False]])

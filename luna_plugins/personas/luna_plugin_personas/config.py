@@ -62,7 +62,7 @@ class SamplingChanges(BaseModel):
     """Draw among the likeliest tokens that together have this probability."""
     min_p: float | None = Field(default=None, ge=0, le=1)
     """Leave out tokens less likely than this share of the likeliest."""
-    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=10)
     """Divide the logits of tokens that occurred; 1 for none."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Longest answer, in tokens."""

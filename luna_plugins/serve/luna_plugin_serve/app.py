@@ -101,8 +101,6 @@ class Server:
         asked = await _read(request, CompletionRequest)
         self._check_model(asked.model)
         prompts = asked.prompts
-        if not prompts or not all(prompts) or len(prompts) > 16:
-            raise UsageError(t("empty_text"))
         answering = await self.service.complete(asked)
         echo = [text for text in prompts for _ in range(asked.n)] if asked.echo else None
         return await self._answer(request, asked, answering, echo)
@@ -197,8 +195,6 @@ class Server:
         """`POST /v1/embeddings`."""
         asked = await _read(request, EmbeddingRequest)
         self._check_model(asked.model)
-        if not asked.texts or len(asked.texts) > 256:
-            raise UsageError(t("too_many_texts", limit=256))
         vectors, count = await asyncio.to_thread(self.service.embed, asked.texts)
         packed = asked.encoding_format == "base64"
         data = [
@@ -269,7 +265,7 @@ class Server:
 
     async def openapi(self, request: Request) -> Response:
         """The description of these routes."""
-        return JSONResponse(openapi(__version__, needs_key=self.limits.key is not None))
+        return JSONResponse(openapi(__version__, self.service.name, needs_key=self.limits.key is not None))
 
     async def file(self, request: Request) -> Response:
         """The page and its two files."""

@@ -209,14 +209,15 @@ class Engine:
         row, state = self._reading
         try:
             logits = self._read_piece(row, state)
+            token = None if logits is None else self._draw_for([row], logits)[0]
         except Exception as error:  # noqa: BLE001 - its own fault, and nobody else's
-            self._reading, row.job.error = None, error
-            self._end(row, "error")
+            self._reading = None
+            self._fail(row, error)
             return
-        if logits is None:
+        if token is None:
             return
         self._reading = None
-        if self._take(row, int(sample(logits, row.job.sampling, [row.generator], _unsqueezed(row.seen)))):
+        if self._take(row, token):
             limit = (len(self._rows) + 1) * self.model.dims.max_positions
             self._state = state if self._state is None else join_states([self._state, state], limit)
             self._rows.append(row)
@@ -238,20 +239,32 @@ class Engine:
         tokens = torch.tensor([[row.token] for row in self._rows], device=self.device)
         logits = self.model(tokens, state=self._state, condition=self._conditions(), last_only=True).logits[:, -1]
         drawn = self._draw(logits)
-        self._keep([row for row, token in zip(self._rows, drawn, strict=True) if self._take(row, token)])
+        self._keep(
+            [row for row, token in zip(self._rows, drawn, strict=True) if token is not None and self._take(row, token)]
+        )
 
-    def _draw(self, logits: torch.Tensor) -> list[int]:
-        """The next token of each row; rows of equal sampling are drawn together."""
-        drawn = [0] * len(self._rows)
+    def _draw(self, logits: torch.Tensor) -> list[int | None]:
+        """The next token of each row; None for one that failed. Rows of equal sampling are drawn together."""
+        drawn: list[int | None] = [None] * len(self._rows)
         order = sorted(range(len(self._rows)), key=lambda place: repr(self._rows[place].job.sampling))
         for _, group in itertools.groupby(order, key=lambda place: repr(self._rows[place].job.sampling)):
             places = list(group)
             rows = [self._rows[place] for place in places]
-            seen = None if rows[0].seen is None else torch.stack([row.seen for row in rows if row.seen is not None])
-            tokens = sample(logits[places], rows[0].job.sampling, [row.generator for row in rows], seen)
-            for place, token in zip(places, tokens.tolist(), strict=True):
+            try:
+                tokens = self._draw_for(rows, logits[places])
+            except Exception as error:  # noqa: BLE001 - what cannot be drawn from ends with its own rows
+                for row in rows:
+                    self._fail(row, error)
+                continue
+            for place, token in zip(places, tokens, strict=True):
                 drawn[place] = token
         return drawn
+
+    def _draw_for(self, rows: Sequence[_Row], logits: torch.Tensor) -> list[int]:
+        """A token for each of `rows`, whose sampling is the same, from logits (B, V)."""
+        seen = None if rows[0].seen is None else torch.stack([row.seen for row in rows if row.seen is not None])
+        tokens: list[int] = sample(logits, rows[0].job.sampling, [row.generator for row in rows], seen).tolist()
+        return tokens
 
     def _conditions(self) -> dict[str, torch.Tensor] | None:
         names = {name for row in self._rows for name in row.job.condition}
@@ -303,13 +316,12 @@ class Engine:
         self._state = select_rows(self._state, kept) if kept else None
         self._rows = rows
 
+    def _fail(self, row: _Row, error: BaseException) -> None:
+        row.job.error = error
+        self._end(row, "error")
+
     def _fail_all(self, error: BaseException) -> None:
         rows, self._rows, self._state = [*self._rows, *([self._reading[0]] if self._reading else [])], [], None
         self._reading = None
         for row in rows:
-            row.job.error = error
-            self._end(row, "error")
-
-
-def _unsqueezed(seen: torch.Tensor | None) -> torch.Tensor | None:
-    return None if seen is None else seen[None]
+            self._fail(row, error)

@@ -11,15 +11,28 @@ import hashlib
 import secrets
 import time
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from luna_kernel.contracts.chat import Sampling
 
 
+def _refuse_true(value: bool) -> bool:
+    if value:
+        raise ValueError("only false")
+    return value
+
+
+_Filled = Annotated[str, Field(min_length=1)]
+# A Literal would take what is equal: 0 for false, true for 1.
+_No = Annotated[bool, AfterValidator(_refuse_true), Field(json_schema_extra={"const": False})]
+_Zero = Annotated[float, Field(ge=0, le=0)]
+_One = Annotated[int, Field(ge=1, le=1)]
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class TextPart(_Strict):
@@ -59,7 +72,7 @@ class StreamOptions(_Strict):
     """What a stream tells beside the text."""
 
     include_usage: bool = False
-    include_obfuscation: Literal[False] = False
+    include_obfuscation: _No = False
 
 
 class _Generating(_Strict):
@@ -71,30 +84,18 @@ class _Generating(_Strict):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     n: int = Field(default=1, ge=1, le=8)
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[_Filled], Field(max_length=4)] | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    presence_penalty: Literal[0] | None = None
-    frequency_penalty: Literal[0] | None = None
+    presence_penalty: _Zero | None = None
+    frequency_penalty: _Zero | None = None
     logit_bias: dict[str, float] | None = Field(default=None, max_length=0)
     user: str | None = None
     top_k: int | None = Field(default=None, ge=0)
     min_p: float | None = Field(default=None, ge=0, le=1)
-    repetition_penalty: float | None = Field(default=None, gt=0)
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=10)
     ignore_eos: bool = False
     """Go on to `max_tokens` whatever the model says; for measuring."""
-
-    @field_validator("presence_penalty", "frequency_penalty", mode="before")
-    @classmethod
-    def _zero(cls, value: Any) -> Any:
-        return 0 if value == 0 and not isinstance(value, bool) else value
-
-    @field_validator("stop")
-    @classmethod
-    def _few_stops(cls, value: str | list[str] | None) -> str | list[str] | None:
-        if isinstance(value, list) and (len(value) > 4 or not all(value)):
-            raise ValueError("up to 4 texts, none of them empty")
-        return value
 
     @property
     def limit(self) -> int | None:
@@ -105,6 +106,8 @@ class _Generating(_Strict):
         """How tokens are drawn: `own`, with what the request says."""
         names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
         changes = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.seed is not None:
+            changes["seed"] = self.seed % 2**63  # OpenAI's may be negative
         if self.limit is not None:
             changes["max_tokens"] = self.limit
         stops = (self.stop,) if isinstance(self.stop, str) and self.stop else tuple(self.stop or ())
@@ -122,10 +125,10 @@ class ChatRequest(_Generating):
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=1000)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    logprobs: Literal[False] | None = None
+    logprobs: _No | None = None
     response_format: ResponseFormat | None = None
     tools: list[Any] | None = Field(default=None, max_length=0)
-    store: Literal[False] | None = None
+    store: _No | None = None
     metadata: dict[str, str] | None = None
     luna: LunaFields = LunaFields()
 
@@ -151,9 +154,9 @@ class ChatRequest(_Generating):
 class CompletionRequest(_Generating):
     """`POST /v1/completions`: go on with a text, without the dialogue's template."""
 
-    prompt: str | list[str]
+    prompt: _Filled | Annotated[list[_Filled], Field(min_length=1, max_length=16)]
     echo: bool = False
-    best_of: Literal[1] | None = None
+    best_of: _One | None = None
     logprobs: None = None
     suffix: None = None
 
@@ -167,7 +170,7 @@ class EmbeddingRequest(_Strict):
     """`POST /v1/embeddings`."""
 
     model: str = Field(min_length=1, max_length=200)
-    input: str | list[str]
+    input: _Filled | Annotated[list[_Filled], Field(min_length=1, max_length=256)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: None = None
     user: str | None = None

@@ -163,6 +163,25 @@ def test_a_job_that_fails_fails_alone(decoder: Decoder, engine: Engine) -> None:
     assert good.wait().text == alone(decoder, good)
 
 
+def test_a_draw_that_fails_fails_alone(decoder: Decoder, engine: Engine) -> None:
+    """What cannot be drawn from, at the first token or later, ends with an error, and the others go on."""
+    broken = Sampling.model_construct(**{**GREEDY.model_dump(), "temperature": "cold"})
+    good = Heard([3, 4, 5], GREEDY)
+    first = Heard([3, 4, 5], broken)
+    later = Heard([3, 4, 5], GREEDY, max_tokens=80)
+    engine.submit(good, first, later)
+    later.sampling = broken
+    assert first.wait().reason == "error"
+    assert later.wait().reason == "error"
+    assert good.wait().reason in ("stop", "length")
+    assert Heard.wait(_submitted(engine, Heard([3, 4, 5], GREEDY))).text == good.text
+
+
+def _submitted(engine: Engine, job: Heard) -> Heard:
+    engine.submit(job)
+    return job
+
+
 def test_closing_ends_everything(decoder: Decoder) -> None:
     engine = Engine(decoder, Letters(), max_batch=2)
     jobs = [Heard([1], GREEDY, 90) for _ in range(5)]
