@@ -24,6 +24,7 @@ t = catalogue(__package__)
     help=lambda: t("option.method"),
 )
 @option("--lightweight", is_flag=True, help=lambda: t("option.lightweight"))
+@option("--any-model", is_flag=True, help=lambda: t("option.any_model"))
 @option("--since", metavar="7d", help=lambda: t("option.since"))
 @option("--replay", multiple=True, files=True, metavar="PATH", help=lambda: t("option.replay"))
 @option("--epochs", type=click.FloatRange(0, min_open=True), help=lambda: t("option.epochs"))
@@ -43,7 +44,7 @@ def refine(app: App, /, **given: Any) -> int:
     from luna_kernel.train.console import make_console
 
     from .analysis import since_time
-    from .refining import Plan, free_output, replay_files
+    from .refining import Plan, about, free_output, replay_files
     from .refining import refine as make
     from .store import opened
 
@@ -53,6 +54,10 @@ def refine(app: App, /, **given: Any) -> int:
     begin = since_time(given["since"])
     with opened() as store:
         entries = store.entries(begin)
+    if not given["any_model"]:
+        every, entries = len(entries), about(entries, model, given["model"])
+        if len(entries) < every:
+            app.say(t("refine.other_models", count=every - len(entries), model=given["model"]))
     chosen = {key: given[key] for key in ("epochs", "learning_rate", "beta", "batch_size") if given[key] is not None}
     plan = Plan(
         model,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luna_kernel.base import durable, integrity, paths
-from luna_kernel.base.errors import UsageError
+from luna_kernel.base.errors import LunaError, UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.data import Message, Record
 from luna_kernel.plugins.manifest import FILE, Manifest
@@ -35,6 +37,8 @@ KNOWN = 100
 """Dialogues that are repeated at most to be measured, never trained on."""
 SFT_WEIGHT = 1.0
 """Weight of the better answer's own loss beside DPO's (Pang et al. 2024, arXiv:2404.19733)."""
+PLAN_FILE = "plan.json"
+"""In the run's folder: what it was asked for, to tell whether an interrupted run goes on."""
 REPLAY_LIMIT = 5000
 """Dialogues that are repeated at most."""
 
@@ -125,17 +129,21 @@ def _dialogues(names: tuple[str, ...], plugins: Plugins, judged: set[str]) -> li
 
 def write_data(material: Material, run: Path) -> dict[str, Path]:
     """The files of the run: `train`, `valid`, `replay`, those that have something in them."""
+    written = {}
+    for name, text in data_lines(material).items():
+        written[name] = run / "data" / f"{name}.jsonl"
+        durable.write_text(written[name], text, private=True)
+    return written
+
+
+def data_lines(material: Material) -> dict[str, str]:
+    """What is in the files `train`, `valid` and `replay`; empty ones are left out."""
     lines = {
         "train": [item.to_line() for item in material.train],
         "valid": [item.to_line() for item in material.held_out],
         "replay": [_line(record) for record in material.replay],
     }
-    written = {}
-    for name, content in lines.items():
-        if content:
-            written[name] = run / "data" / f"{name}.jsonl"
-            durable.write_text(written[name], "".join(content), private=True)
-    return written
+    return {name: "".join(content) for name, content in lines.items() if content}
 
 
 def _line(record: Record) -> str:
@@ -187,7 +195,7 @@ def training(
         "precision": "fp32",  # differences of log-probabilities are small beside bf16's rounding
         "seed": plan.seed,
         "log_every": 1,
-        "checkpoint_every": 0,
+        "checkpoint_every": 50,
         "keep_last": 1,
         "preflight": False,
     }
@@ -206,7 +214,7 @@ def refine(
 
     Raises:
         UsageError: too little feedback, or the output is there already.
-        KeyboardInterrupt: the training was interrupted; no model was made.
+        KeyboardInterrupt: the training was interrupted; no model was made, and the same call goes on from there.
     """
     from luna_kernel.model.checkpoint import open_model
     from luna_kernel.train.training import train_model
@@ -231,9 +239,8 @@ def refine(
     del opened
     run = paths.data_dir() / "runs" / f"refine-{plan.output.resolve().name}"
     with durable.lock(run.with_name(run.name + ".lock")):
-        durable.remove_folder(run)  # of a refinement that did not come to its end: its feedback was another
         begin = time.monotonic()
-        files = write_data(material, run)
+        files = _begin_or_go_on(plan, material, run, say)
         result = train_model(training(plan, material, files, run, rows), plugins=plugins, console=console)
         if result.reason == "interrupted":
             raise KeyboardInterrupt
@@ -244,6 +251,24 @@ def refine(
         durable.write_json(run / "refine.json", report)
         _publish(result.model_dir, plan.output, report)
     return report
+
+
+def _begin_or_go_on(plan: Plan, material: Material, run: Path, say: Callable[[str], None]) -> dict[str, Path]:
+    """The files of the run. A run that was cut off goes on if it was of the same model, examples and settings; else
+    nothing of it is kept."""
+    made = {name: hashlib.sha256(text.encode("utf-8")).hexdigest() for name, text in data_lines(material).items()}
+    asked = {key: str(value) for key, value in dataclasses.asdict(plan).items() if key not in ("output", "device")}
+    told = {"plan": asked, "data": made, "model": _weights(plan.model)}
+    earlier = None
+    with contextlib.suppress(LunaError):
+        earlier = integrity.read_json(run / PLAN_FILE) if (run / PLAN_FILE).is_file() else None
+    if earlier == told:
+        say(t("refine.goes_on"))
+        return {name: run / "data" / f"{name}.jsonl" for name in made}
+    durable.remove_folder(run)
+    files = write_data(material, run)
+    durable.write_json(run / PLAN_FILE, told)
+    return files
 
 
 def _row_lengths(opened: OpenedModel, material: Material) -> tuple[int, int]:
@@ -263,11 +288,10 @@ def _row_lengths(opened: OpenedModel, material: Material) -> tuple[int, int]:
 
 
 def _report(plan: Plan, material: Material, before: Scored, after: Scored) -> dict[str, Any]:
-    weights = {name: entry for name, entry in Manifest.read(plan.model).files.items() if name.endswith(".safetensors")}
     return {
         "method": material.method,
         "from": plan.model.resolve().name,
-        "from_files": dict(weights),
+        "from_files": _weights(plan.model),
         "examples": {"train": len(material.train), "held_out": len(material.held_out)},
         "replay": len(material.replay),
         "lightweight": plan.lightweight,
@@ -275,6 +299,11 @@ def _report(plan: Plan, material: Material, before: Scored, after: Scored) -> di
         "learning_rate": plan.learning_rate,
         "comparison": compare(before, after, paired=material.paired),
     }
+
+
+def _weights(model: Path) -> dict[str, Any]:
+    """The hashes of a model's weights."""
+    return {name: entry for name, entry in Manifest.read(model).files.items() if name.endswith(".safetensors")}
 
 
 def _publish(made: Path, output: Path, report: dict[str, Any]) -> None:
@@ -311,3 +340,10 @@ def free_output(model: Path) -> Path:
     base = model.resolve().name[:50]
     names = [f"{base}-refined", *(f"{base}-refined-{number}" for number in range(2, 1000))]
     return next(paths.models_dir() / name for name in names if not (paths.models_dir() / name).exists())
+
+
+def about(entries: Sequence[Entry], model: Path, given: str) -> list[Entry]:
+    """The entries about answers of this model: those that name it as it was given, by its folder's name, or not at
+    all."""
+    names = {"", given, model.resolve().name}
+    return [entry for entry in entries if entry.model in names or Path(entry.model).name in names]

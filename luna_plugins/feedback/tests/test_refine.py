@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +16,7 @@ from click.testing import CliRunner
 from luna_plugin_feedback.comparison import Scored, Scorer, compare
 from luna_plugin_feedback.entry import Entry
 from luna_plugin_feedback.examples import choose_method, examples, shortage, split
-from luna_plugin_feedback.refining import Plan, prepare, refine
+from luna_plugin_feedback.refining import Plan, about, prepare, refine
 from luna_plugin_feedback.store import opened
 
 from luna_kernel.base.errors import UsageError
@@ -221,3 +225,51 @@ def test_the_verb_makes_a_model_and_says_what_it_came_to(model: Path, known: Pat
     taken = runner.invoke(cli, [*arguments, "--output", f"{model.name}-refined"])
     assert taken.exit_code == 2
     assert "is there already" in taken.output
+
+
+@pytest.mark.slow
+def test_a_killed_refinement_goes_on_to_the_same_bits(
+    model: Path, tmp_path: Path, known: Path, home: Path, plugins
+) -> None:
+    """Killed after a checkpoint and called again: the model of a run that nobody disturbed."""
+    with opened() as store:
+        for item in corrections():
+            store.add(item)
+        entries = store.entries()
+    whole = tmp_path / "whole"
+    asked = plan(model, tmp_path, "whole", known, epochs=40.0)
+    refine(asked, entries, plugins=plugins, console=QuietConsole())
+    cut = home / "data" / "models" / "cut"
+    command = [
+        sys.executable, "-m", "luna_kernel", "refine", "--plugins", "feedback", "--model", str(model),
+        "--output", "cut", "--method", "dpo", "--epochs", "40", "--learning-rate", "2e-3", "--beta", "0.05",
+        "--replay", str(known),
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = home / "data" / "runs" / "refine-cut"
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(run.glob("checkpoints/*")):
+        assert process.poll() is None, "it ended before its first checkpoint"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not cut.exists()
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert "Going on" in done.stderr
+    assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_only_feedback_about_the_model_counts(model: Path) -> None:
+    named = [entry(f"Q{place}?", model=name) for place, name in enumerate(["", model.name, str(model), "other"])]
+    assert about(named, model, "alias") == named[:3]
+    assert about([entry(model="alias")], model, "alias")
+
+
+def test_feedback_about_other_models_is_left_out_and_said(model: Path) -> None:
+    with opened() as store:
+        for item in corrections():
+            store.add(replace(item, model="another"))
+    arguments = ["refine", "--plugins", "feedback", "--model", str(model)]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 2
+    assert f"left out: {len(DIALOGUES)}" in done.output
