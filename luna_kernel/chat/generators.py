@@ -89,7 +89,7 @@ class LunaGenerator(Generator):
         if left_out:
             turn.notes["prompt"] = {"messages_left_out": left_out}
         thinks = turn.think and self.can_think
-        prompt, _ = self.template.render(messages, answer="thinking" if thinks else True, thoughts=False)
+        prompt, _ = self.template.render(messages, answer="thinking" if thinks else True)
         turn.usage = {"prompt_tokens": len(prompt), "cached_tokens": 0, "completion_tokens": 0}
         if thinks:
             thought: list[int] = []

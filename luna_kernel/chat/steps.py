@@ -28,10 +28,12 @@ class HistoryConfig(BaseModel):
     """Earlier turns at most; None: as many as fit."""
     share: float = Field(default=0.75, gt=0, le=1)
     """Share of the prompt's room for the history; the rest is left to persona and passages."""
+    thoughts: bool = False
+    """Whether the model is shown what it thought before its earlier answers."""
 
 
 class HistoryStep(Step):
-    """Puts the earlier turns that fit into `turn.history`, the newest first served; thinking is not among them."""
+    """Puts the earlier turns that fit into `turn.history`, the newest first served."""
 
     config: HistoryConfig
 
@@ -46,7 +48,8 @@ class HistoryStep(Step):
         if self.config.max_turns is not None:
             earlier = earlier[-self.config.max_turns :] if self.config.max_turns else []
         for past in reversed(earlier):
-            pair = [Message("user", past.query), Message("assistant", past.answer)]
+            thought = past.thinking or None if self.config.thoughts else None
+            pair = [Message("user", past.query), Message("assistant", past.answer, thought)]
             if generator.count_tokens(pair + chosen) > budget:
                 break
             chosen = pair + chosen

@@ -25,7 +25,7 @@ class DialogueTemplate:
         self.tokenizer = tokenizer
         data = tokenizer.dialogue
         self._roles = {role: tokenizer.control_id(name) for role, name in data["roles"].items()}
-        self._thinking = tokenizer.control_id(data["thinking"])
+        self.thinking_id = tokenizer.control_id(data["thinking"])
         proactive = data.get("proactive")
         self._proactive = self._roles["assistant"] if proactive is None else tokenizer.control_id(proactive)
         self.end_id = tokenizer.end_id
@@ -33,7 +33,7 @@ class DialogueTemplate:
     @property
     def end_ids(self) -> frozenset[int]:
         """Every id at which a generated turn is over: the end token, and any token that would open a turn."""
-        return frozenset({self.end_id, self._thinking, self._proactive, *self._roles.values()})
+        return frozenset({self.end_id, self.thinking_id, self._proactive, *self._roles.values()})
 
     def render(
         self, messages: Sequence[Message], *, answer: bool | Opening = False, thoughts: bool = True
@@ -44,7 +44,7 @@ class DialogueTemplate:
             messages: the turns, in order.
             answer: open the assistant's turn at the end, for the model to go on: True or "assistant" for the answer,
                 "thinking" for the thought before it, "proactive" for words that nobody asked for.
-            thoughts: keep what the assistant thought in its turns; a chat's history leaves it out.
+            thoughts: keep what the assistant thought in its turns, where messages carry it.
 
         Returns:
             Ids, and a mask of the same length: True where the token is a target of training.
@@ -54,12 +54,12 @@ class DialogueTemplate:
         for message in messages:
             supervised = message.role == "assistant"
             if supervised and message.thinking and thoughts:
-                self._turn(ids, mask, self._thinking, message.thinking, supervised=True)
+                self._turn(ids, mask, self.thinking_id, message.thinking, supervised=True)
             self._turn(ids, mask, self._roles[message.role], message.content, supervised=supervised)
         if answer:
             opening = "assistant" if answer is True else answer
             ids.append(
-                {"thinking": self._thinking, "proactive": self._proactive}.get(opening, self._roles["assistant"])
+                {"thinking": self.thinking_id, "proactive": self._proactive}.get(opening, self._roles["assistant"])
             )
             mask.append(False)
         return ids, mask
@@ -75,8 +75,8 @@ class DialogueTemplate:
         return ids, [True] * len(ids)
 
     def count(self, messages: Iterable[Message]) -> int:
-        """How many tokens `messages` cost in a prompt, thoughts left out."""
-        return sum(len(self.tokenizer.encode(message.content)) + 2 for message in messages)
+        """How many tokens `messages` cost in a prompt, with the thoughts that they carry."""
+        return len(self.render(list(messages))[0])
 
     def show(self, ids: Sequence[int], mask: Sequence[bool]) -> str:
         """The sequence as text with supervised stretches between ⟦ ⟧, for people to check."""

@@ -81,6 +81,11 @@ class TokenStore:
         bits = np.unpackbits(self._mask[first : -(-end // 8)], bitorder="little")
         return ids, bits[start - first * 8 : end - first * 8].astype(bool)
 
+    def holds(self, token: int) -> bool:
+        """Whether the token occurs."""
+        step = 1 << 24
+        return any(bool((self._tokens[at : at + step] == token).any()) for at in range(0, len(self._tokens), step))
+
     def sample(self, index: int) -> tuple[Array, Array]:
         """Ids (n,) int64 and mask (n,) bool of one sample."""
         return self.read(int(self.offsets[index]), int(self.offsets[index + 1]))

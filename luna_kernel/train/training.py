@@ -305,12 +305,12 @@ class _Training:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    def _chat(self) -> dict[str, Any]:
-        """What the model that training started from says about chatting with it; the new one says the same."""
+    def _chat(self, thinking_id: int) -> dict[str, Any]:
+        """What the model that training started from says about chatting with it; the new one says the same, and that
+        it can think if it was shown how."""
         start = self.config.model
-        if start is None or not (start / MANIFEST_FILE).is_file():
-            return {}
-        return Manifest.read(start).chat
+        chat = {} if start is None or not (start / MANIFEST_FILE).is_file() else Manifest.read(start).chat
+        return {**chat, "thinking": True} if self.stores.train.holds(thinking_id) else chat
 
     def _finish(self, run: TrainRun, tokenizer: Tokenizer, reason: str, resumed: int | None) -> TrainResult:
         """Save the best model measured, or the last, as a model folder."""
@@ -333,7 +333,11 @@ class _Training:
         }
         if run.growths:
             facts["growths"] = [growth.to_json() for growth in run.growths]
-        extra = {"chat": self._chat(), "training": facts, "conditions": self.space.names}
+        extra = {
+            "chat": self._chat(DialogueTemplate(tokenizer).thinking_id),
+            "training": facts,
+            "conditions": self.space.names,
+        }
         assert isinstance(run.model, Decoder)
         write_model(target, run.model, plugins=self.plugins, tokenizer=tokenizer, extra=extra)
         self.console.say(t("run.done", reason=t(f"reason.{reason}") if reason in REASONS else reason, folder=target))

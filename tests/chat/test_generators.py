@@ -59,7 +59,7 @@ def test_a_kept_state_gives_the_same_answer_as_a_fresh_one(generator, tiny_model
     assert answer(fresh, third) == kept
     assert third.usage["cached_tokens"] == 0
     # Only if the answer's text encodes to the ids that were generated does the second prompt begin with the first.
-    again = generator.template.render(history, thoughts=False)[0]
+    again = generator.template.render(history)[0]
     if again[: len(generator._seen)] == generator._seen[: len(again)]:
         assert second.usage["cached_tokens"] > 0
 

@@ -71,4 +71,4 @@ def test_the_template_is_saved_with_the_tokenizer(tokenizer, tmp_path):
 
 
 def test_count_is_what_rendering_costs(template):
-    assert template.count(TALK) == len(template.render(TALK, thoughts=False)[0])
+    assert template.count(TALK) == len(template.render(TALK)[0])

@@ -98,7 +98,7 @@ def reading(generator: LunaGenerator, turn: Turn, number: int) -> Reading | None
     if turn.generator != generator.name or not turn.answer:
         return None
     messages: list[Any] = [Message("user", turn.query)]
-    prompt = generator.template.render(messages, answer=True, thoughts=False)[0]
+    prompt = generator.template.render(messages, answer=True)[0]
     answer = generator.tokenizer.encode(turn.answer)
     room = max(1, generator.context_length - len(prompt))
     return Reading(generator, turn, number, prompt, answer[:room], rebuilt=True)

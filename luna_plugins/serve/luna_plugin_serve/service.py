@@ -129,7 +129,7 @@ class Service:
         messages, left_out = self.generator.fit(turn)
         if left_out:
             turn.notes["prompt"] = {"messages_left_out": left_out}
-        return turn, generator, self.generator.template.render(messages, answer=True, thoughts=False)[0]
+        return turn, generator, self.generator.template.render(messages, answer=True)[0]
 
     def _run_steps(self, turn: Turn, request: ChatRequest) -> Generator | None:
         """Let the steps before `generate` prepare the turn; who answers it."""
