@@ -1,6 +1,6 @@
 """Ctrl-C in a real terminal, many times in one conversation: `python benchmarks/interrupt.py [--runs 1000] [--seed 0]`.
 
-An untrained model, which would go on for as long as it may, is asked through a pseudo-terminal; after a random while
+An untrained model, which seldom ends an answer by itself, is asked through a pseudo-terminal; after a random while
 Ctrl-C is typed. Measured is how long it takes until the answer is marked as interrupted, and until the next prompt. In
 the end the conversation must be alive, each answer kept in the store, marked, and without a broken character.
 """
@@ -8,6 +8,7 @@ the end the conversation must be alive, each answer kept in the store, marked, a
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import pty
@@ -27,7 +28,7 @@ from fcntl import ioctl
 from pathlib import Path
 
 LUNA = [sys.executable, "-m", "luna_kernel"]
-MARK = "interrupted"
+MARK, PROMPT = "interrupted", "\u203a"
 LATE = "Ctrl-C again"
 """What is said to a Ctrl-C at the prompt: the model had ended its answer by itself."""
 
@@ -53,14 +54,15 @@ class Terminal:
         self.text = self.text.partition(found[0])[2]
         return found[0]
 
-    def wait_for(self, *, prompt: bool) -> None:
-        """Wait until the prompt reads keys itself, or, while an answer is given, no longer does."""
-        end = time.monotonic() + 30
+    def wait_for(self, *, prompt: bool, seconds: float = 30.0) -> bool:
+        """Wait until the prompt reads keys itself or, while an answer is given, no longer does; whether that came."""
+        end = time.monotonic() + seconds
         while bool(termios.tcgetattr(self.fd)[3] & termios.ICANON) == prompt:
             if time.monotonic() > end:
-                raise SystemExit(f"no {'prompt' if prompt else 'answer'}; the last was {self.text[-300:]!r}")
-            if select.select([self.fd], [], [], 0.005)[0]:
+                return False
+            if select.select([self.fd], [], [], 0.002)[0]:
                 self.read()
+        return True
 
     def read(self) -> None:
         """Take what is there."""
@@ -79,26 +81,34 @@ def measure(runs: int, seed: int, home: Path) -> dict[str, object]:
     environment = {**os.environ, "LUNA_HOME": str(home), "LUNA_LANG": "en", "TERM": "xterm-256color"}
     create = [*LUNA, "create", "--name", "noise", "--preset", "mini", "--plugins", "none", "--max-positions", "4096"]
     subprocess.run(create, check=True, env=environment, capture_output=True)
-    chat = [*LUNA, "chat", "--model", "noise", "--plugins", "none", "--steps", "generate", "--max-tokens", "4000"]
+    chat = [*LUNA, "chat", "--model", "noise", "--plugins", "none", "--steps", "generate", "--max-tokens", "4000",
+            "--temperature", "1.5"]  # fmt: skip
     terminal = Terminal(chat, environment)
-    terminal.until("\u203a")
+    terminal.until(PROMPT)
     rng = random.Random(seed)
     marks, prompts, late = [], [], 0
-    for number in range(runs):
+    for number in itertools.count():
+        if len(marks) == runs:
+            break
         terminal.wait_for(prompt=True)
         terminal.type(f"pergunta {number}\r")
-        terminal.wait_for(prompt=False)
+        if not terminal.wait_for(prompt=False, seconds=1):  # it was over before we looked
+            late += 1
+            continue
         time.sleep(rng.uniform(0.02, 0.25))
+        while select.select([terminal.fd], [], [], 0)[0]:
+            terminal.read()
+        terminal.text = ""
         begin = time.perf_counter()
         terminal.type("\x03")
-        if terminal.until(MARK, LATE) == LATE:
+        if terminal.until(MARK, LATE, PROMPT) != MARK:
             late += 1
             continue
         marks.append(1000 * (time.perf_counter() - begin))
-        terminal.until("\u203a")
+        terminal.until(PROMPT)
         prompts.append(1000 * (time.perf_counter() - begin))
         if sys.stderr.isatty():
-            print(f"\r{number + 1}/{runs}", end="", file=sys.stderr, flush=True)
+            print(f"\r{len(marks)}/{runs}", end="", file=sys.stderr, flush=True)
     terminal.wait_for(prompt=True)
     terminal.type("/exit\r")
     _, status = os.waitpid(terminal.pid, 0)

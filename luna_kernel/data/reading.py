@@ -106,6 +106,7 @@ def read_files(
     whole: bool = True,
     search: bool = False,
     mend_mojibake: bool = False,
+    max_bytes: int | None = None,
     on_bad: Callable[[BadRecord], None] | None = None,
 ) -> Iterator[FileReading]:
     """Read files one by one, lazily.
@@ -119,6 +120,7 @@ def read_files(
             in pieces.
         search: the text is wanted for search; see `Reader.search`.
         mend_mojibake: put right what was UTF-8 and had been read as something else; see `encodings.mend`.
+        max_bytes: of a file that must be read whole; None: `MAX_BYTES`.
         on_bad: called for each fault when `skip_bad`.
 
     Raises:
@@ -130,7 +132,8 @@ def read_files(
         for path in files:
             source = path.relative_to(root).as_posix() if root is not None else str(path)
             component = readers[path.suffix.lower()]
-            pieces = _pieces(path, piecewise=not whole and cast("type[Reader]", component.load()).piecewise)
+            piecewise = not whole and cast("type[Reader]", component.load()).piecewise
+            pieces = _pieces(path, max_bytes or MAX_BYTES, piecewise=piecewise)
             parsed = _parsed(worker, component, pieces, source, others, search=search, skip_bad=skip_bad)
             for result in parsed:
                 if result.bad and not skip_bad:
@@ -181,7 +184,7 @@ def _parsed(
         yield ReadResult(bad=[BadRecord(source, error.text)])
 
 
-def _pieces(path: Path, *, piecewise: bool) -> Iterator[tuple[bytes, int]]:
+def _pieces(path: Path, limit: int, *, piecewise: bool) -> Iterator[tuple[bytes, int]]:
     """(bytes, lines before them) of a file: all of it, or pieces cut after line ends."""
     try:
         size = path.stat().st_size
@@ -190,14 +193,14 @@ def _pieces(path: Path, *, piecewise: bool) -> Iterator[tuple[bytes, int]]:
             file.seek(0)
             wide = head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head  # UTF-16: a line end is two bytes
             if not piecewise or wide or size <= PIECE_BYTES:
-                if size > MAX_BYTES:
-                    text = t("read.too_large", path=path, size=size_text(size), limit=size_text(MAX_BYTES))
+                if size > limit:
+                    text = t("read.too_large", path=path, size=size_text(size), limit=size_text(limit))
                     raise UsageError(text, hint=t("read.too_large.hint"))
                 yield file.read(), 0
                 return
             lines = 0
             while data := file.read(PIECE_BYTES):
-                data += file.readline(MAX_BYTES)
+                data += file.readline(limit)
                 yield data, lines
                 lines += data.count(b"\n")
     except OSError as error:

@@ -21,6 +21,8 @@ t = catalogue(__package__)
 @option("--rebuild", is_flag=True, help=lambda: t("option.rebuild"))
 @option("--max-chars", type=click.IntRange(40, 100_000), help=lambda: t("option.max_chars"))
 @option("--retriever", "retrievers", multiple=True, metavar="NAME", help=lambda: t("option.retriever"))
+@option("--mend-mojibake/--no-mend-mojibake", default=None, help=lambda: t("option.mend"))
+@option("--max-file-mb", type=click.IntRange(1, 4096), metavar="MB", help=lambda: t("option.max_file_mb"))
 @plugins_option
 @json_option
 @click.pass_obj
@@ -31,6 +33,8 @@ def index(
     rebuild: bool,
     max_chars: int | None,
     retrievers: tuple[str, ...],
+    mend_mojibake: bool | None,
+    max_file_mb: int | None,
 ) -> None:
     """Read folders and files into a knowledge base."""
     from luna_kernel.base import durable
@@ -45,7 +49,7 @@ def index(
         if not path.exists():
             raise UsageError(t("docs.missing", path=path), hint=t("docs.missing.hint"))
     folder = place_of(kb) if kb is not None else place_for(paths)
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {"mend_mojibake": mend_mojibake, "max_file_mb": max_file_mb}
     if max_chars is not None:
         fields["chunker"] = {"name": "paragraph", "max_chars": max_chars, "min_chars": min(200, max_chars)}
     if retrievers:

@@ -42,6 +42,10 @@ class KnowledgeConfig(BaseModel):
 
     chunker: dict[str, Any] = Field(default_factory=lambda: {"name": "paragraph"})
     """The chunker as a node: its name and its own settings; a name alone may be given as text."""
+    mend_mojibake: bool | None = None
+    """Whether UTF-8 that had been read as Latin-1 (`nÃ£o`) is put right; None: as when it was filled, at first not."""
+    max_file_mb: int | None = Field(default=None, ge=1, le=4096)
+    """Larger files are not read; None: as when it was filled, at first 64."""
     retrievers: tuple[dict[str, Any], ...] | None = None
     """The retrievers as nodes; None: `bm25` and `tfidf`, and `faiss` where that plugin is on."""
     reranker: dict[str, Any] | None = Field(default_factory=lambda: {"name": "alignment"})

@@ -171,13 +171,16 @@ class KnowledgeBase:
             self._cut_anew_if_settings_changed()
             if self.config.retrievers:
                 self.store.set_meta("retrievers", json.dumps(self.config.retrievers))
+            mend, limit = self._how_to_read()
+            rebuild = rebuild or (self.store.meta("mended") == "yes") != mend
             known = {} if rebuild else self.store.files()
-            changes = compare(listing, known)
+            changes = compare(listing, known, limit)
             if rebuild:
                 changes.removed = [source for source in self.store.files() if source not in listing.files]
             self.store.remove(changes.removed)
             self.store.restamp(changes.touched)
-            self._read(changes, progress)
+            self._read(changes, progress, mend_mojibake=mend, max_bytes=limit)
+            self.store.set_meta("mended", "yes" if mend else "no")
             summary = self._summary(changes, {**listing.skipped, **changes.unreadable})
             if not summary.chunks:
                 raise _nothing_read(paths, summary.skipped)
@@ -256,12 +259,22 @@ class KnowledgeBase:
         else:
             self.store.set_meta("chunker", self._fingerprint)
 
-    def _read(self, changes: Changes, progress: Progress | None) -> None:
+    def _how_to_read(self) -> tuple[bool, int]:
+        """Whether mojibake is mended, and the bytes of a file at most: as asked, else as when it was filled."""
+        kept = json.loads(self.store.meta("reading") or "{}")
+        asked = {"mend_mojibake": self.config.mend_mojibake, "max_file_mb": self.config.max_file_mb}
+        how = {"mend_mojibake": False, "max_file_mb": 64, **kept, **{k: v for k, v in asked.items() if v is not None}}
+        if how != kept:
+            self.store.set_meta("reading", json.dumps(how))
+        return bool(how["mend_mojibake"]), int(how["max_file_mb"]) << 20
+
+    def _read(self, changes: Changes, progress: Progress | None, *, mend_mojibake: bool, max_bytes: int) -> None:
         """Read what is new or changed, and commit now and then, so that a death costs a second of work."""
         states = changes.new + changes.changed
         pending: list[tuple[FileState, list[tuple[Document, list[Chunk]]]]] = []
         chars, since = 0, time.monotonic()
-        for done, (state, documents, reasons) in enumerate(read(states, self._registry), 1):
+        readings = read(states, self._registry, mend_mojibake=mend_mojibake, max_bytes=max_bytes)
+        for done, (state, documents, reasons) in enumerate(readings, 1):
             known = FileState(**{**state.__dict__, "reasons": tuple(reasons)})
             pending.append((known, [(document, self._chunker.chunk(document)) for document in documents]))
             chars += sum(len(document.text) for document in documents)

@@ -187,6 +187,33 @@ def test_nothing_to_read_is_said(write: Write, tmp_path: Path, place: Path, regi
             kb.sync([tmp_path / "nada"])
 
 
+def test_mojibake_is_mended_if_asked_and_from_then_on(write: Write, place: Path, registry: Registry) -> None:
+    """Files that were read before are read anew when the setting changes; later runs need not say it again."""
+    broken = "O portão da escola abre às oito.".encode().decode("latin-1")
+    docs = write(**{"a.txt": broken, "b.txt": "Nada a consertar: ação."})
+
+    def texts(config: KnowledgeConfig) -> list[str]:
+        with KnowledgeBase(place, registry, config) as kb:
+            kb.sync([docs])
+            return [document.text for document, _ in kb.store.whole_documents()]
+
+    mended = ["O portão da escola abre às oito.", "Nada a consertar: ação."]
+    assert texts(KnowledgeConfig())[0] == broken
+    assert texts(KnowledgeConfig(mend_mojibake=True)) == mended
+    assert texts(KnowledgeConfig()) == mended
+    assert texts(KnowledgeConfig(mend_mojibake=False))[0] == broken
+
+
+def test_larger_files_are_read_if_asked(write: Write, place: Path, registry: Registry) -> None:
+    docs = write(**{"a.txt": "O sino. " + "x " * 600_000, "b.txt": "A capela."})
+    with KnowledgeBase(place, registry, KnowledgeConfig(max_file_mb=1)) as kb:
+        summary = kb.sync([docs])
+        assert "--max-file-mb" in summary.skipped["a.txt"]
+        assert summary.files == 1
+    with KnowledgeBase(place, registry, KnowledgeConfig(max_file_mb=2)) as kb:
+        assert kb.sync([docs]).added == ["a.txt"]
+
+
 def test_several_folders(write: Write, tmp_path: Path, place: Path, registry: Registry) -> None:
     docs = write(**{"x/a.md": A, "y/a.md": B, "solto.md": C})
     with KnowledgeBase(place, registry) as kb:
