@@ -1,9 +1,12 @@
 """Retrieval quality on a folder with `corpus.jsonl`, `queries.jsonl` and `qrels.tsv` (BEIR's layout), peers in one run.
 
-    python benchmarks/knowledge/retrieval.py --data DIR [--no-title] [--without-accents] [--typos 0.33] [--json]
+    python benchmarks/knowledge/retrieval.py --data DIR [--no-title] [--ask WAY ...] [--typos 0.33] [--json]
+    python benchmarks/knowledge/retrieval.py --data DIR --json > benchmarks/results/retrieval-squad-pt.json
 
-Prints MRR@10 and recall@1, @5, @10 in percent, seconds to index, and milliseconds per query, for Luna's retrievers, for
-their fusion with and without the reranker, and for rank-bm25 and bm25s as one would use them without further thought.
+Prints MRR@10 with its standard error, nDCG@10 and recall@1, @5, @10 in percent, seconds to index, and milliseconds per
+question, for Luna's retrievers, for their fusion with and without the reranker, and for what of rank-bm25, bm25s
+(with PyStemmer for stems) and scikit-learn is installed. Each index is made once and asked in each way: as the
+questions are, without accents, with typing errors in a share of the long words, and with both.
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Ranking = Callable[[str], list[int]]
-DEPTH = 10
+from measures import DEPTH, average, judge
+from peers import PEERS, Ranking, missing, versions
+
+WAYS = ("plain", "no-accents", "typos", "both")
 
 
 class Collection:
@@ -31,8 +36,9 @@ class Collection:
         number = {item["_id"]: place for place, item in enumerate(self.corpus)}
         self.right: dict[str, set[int]] = {}
         for line in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()[1:]:
-            query, text, _ = line.split("\t")
-            self.right.setdefault(query, set()).add(number[text])
+            query, text, grade = line.split("\t")
+            if int(grade) > 0:
+                self.right.setdefault(query, set()).add(number[text])
         self.titles = [item.get("title", "").replace("_", " ") if titles else "" for item in self.corpus]
         self.texts = [item["text"] for item in self.corpus]
         self.with_titles = [
@@ -60,22 +66,12 @@ def with_typos(text: str, share: float, rng: random.Random) -> str:
 
 
 def measure(rank: Ranking, collection: Collection, queries: list[tuple[str, str]]) -> dict[str, float]:
-    """MRR@10 and recall@1, 5, 10 in percent, and milliseconds per query."""
-    places = []
+    """What `average` gives, and milliseconds per query."""
     begin = time.perf_counter()
-    for name, query in queries:
-        found = rank(query)[:DEPTH]
-        right = collection.right[name]
-        places.append(next((place for place, text in enumerate(found, 1) if text in right), 0))
+    rankings = [rank(query) for _, query in queries]
     seconds = time.perf_counter() - begin
-    count = len(places) / 100
-    return {
-        "mrr@10": sum(1 / place for place in places if place) / count,
-        "recall@1": sum(place == 1 for place in places) / count,
-        "recall@5": sum(1 <= place <= 5 for place in places) / count,
-        "recall@10": sum(1 <= place <= 10 for place in places) / count,
-        "ms": 1000 * seconds / len(places),
-    }
+    judged = [judge(found, collection.right[name]) for (name, _), found in zip(queries, rankings, strict=True)]
+    return {**average(judged), "ms": 1000 * seconds / len(queries)}
 
 
 def luna_retrievers(collection: Collection) -> dict[str, Callable[[], Ranking]]:
@@ -139,36 +135,35 @@ def luna_retrievers(collection: Collection) -> dict[str, Callable[[], Ranking]]:
     return found
 
 
-def peers(collection: Collection) -> dict[str, Callable[[], Ranking]]:
-    """rank-bm25 on whitespace, bm25s with its defaults, where they are installed."""
+def makers(collection: Collection) -> dict[str, Callable[[], Ranking]]:
+    """All that is measured: the peers that are installed, then Luna's. Says on stderr which peers are not."""
     found: dict[str, Callable[[], Ranking]] = {}
-    texts = collection.with_titles
-    if importlib.util.find_spec("rank_bm25"):
+    for name, (_, make) in PEERS.items():
+        if lacking := missing(name):
+            print(f"{name}: left out, not installed: {', '.join(lacking)}", file=sys.stderr)
+        else:
+            found[name] = lambda make=make: make(collection.with_titles)  # type: ignore[misc]
+    return {**found, **luna_retrievers(collection)}
 
-        def make_rank_bm25() -> Ranking:
-            import numpy as np
-            from rank_bm25 import BM25Okapi
 
-            index = BM25Okapi([text.split() for text in texts])
-            return lambda query: np.argsort(-index.get_scores(query.split()), kind="stable")[:DEPTH].tolist()
+def ask(queries: list[tuple[str, str]], way: str, typos: float) -> list[tuple[str, str]]:
+    """The questions as they are typed in that way; the same each time."""
+    if way in ("no-accents", "both"):
+        from luna_kernel.data.portuguese import fold
 
-        found["rank-bm25, split()"] = make_rank_bm25
-    if importlib.util.find_spec("bm25s"):
+        queries = [(name, fold(query)) for name, query in queries]
+    if way in ("typos", "both"):
+        rng = random.Random(0)
+        queries = [(name, with_typos(query, typos, rng)) for name, query in queries]
+    return queries
 
-        def make_bm25s() -> Ranking:
-            import bm25s
 
-            index = bm25s.BM25()
-            index.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
-
-            def search(query: str) -> list[int]:
-                tokens = bm25s.tokenize([query], show_progress=False)
-                return [int(i) for i in index.retrieve(tokens, k=DEPTH, show_progress=False)[0][0]]
-
-            return search
-
-        found["bm25s, default"] = make_bm25s
-    return found
+def print_table(way: str, rows: dict[str, dict[str, float]]) -> None:
+    """One way of asking: a row for each retriever."""
+    for number, (name, figures) in enumerate(rows.items()):
+        if not number:
+            print(f"\n{way:<32}" + "".join(f"{key:>11}" for key in figures))
+        print(f"{name:<32}" + "".join(f"{value:>11.2f}" for value in figures.values()))
 
 
 def main() -> None:
@@ -176,34 +171,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with corpus, queries and qrels")
     parser.add_argument("--no-title", action="store_true", help="leave the titles of the corpus out")
-    parser.add_argument("--without-accents", action="store_true", help="ask without accents")
-    parser.add_argument("--typos", type=float, default=0.0, help="share of long words with a typing error")
+    parser.add_argument("--ask", nargs="+", choices=WAYS, default=WAYS, metavar="WAY", help=f"of {', '.join(WAYS)}")
+    parser.add_argument("--typos", type=float, default=0.33, help="share of long words with a typing error (0.33)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     collection = Collection(options.data, titles=not options.no_title)
-    queries = collection.queries
-    if options.without_accents:
-        from luna_kernel.data.portuguese import fold
-
-        queries = [(name, fold(query)) for name, query in queries]
-    if options.typos:
-        rng = random.Random(0)
-        queries = [(name, with_typos(query, options.typos, rng)) for name, query in queries]
-    rows = {}
-    for name, make in {**peers(collection), **luna_retrievers(collection)}.items():
+    asked = {way: ask(collection.queries, way, options.typos) for way in options.ask}
+    tables: dict[str, dict[str, dict[str, float]]] = {way: {} for way in asked}
+    for name, make in makers(collection).items():
+        print(name, file=sys.stderr, flush=True)
         begin = time.perf_counter()
         rank = make()
         seconds = time.perf_counter() - begin
-        rows[name] = {**measure(rank, collection, queries), "index_s": seconds}
-        if not options.json:
-            figures = rows[name]
-            if len(rows) == 1:
-                print(f"{len(collection.texts)} texts, {len(queries)} questions")
-                print(f"{'':<32}" + "".join(f"{key:>11}" for key in figures))
-            print(f"{name:<32}" + "".join(f"{value:>11.2f}" for value in figures.values()), flush=True)
+        for way, queries in asked.items():
+            figures = {**measure(rank, collection, queries), "index_s": seconds}
+            tables[way][name] = {key: round(value, 3) for key, value in figures.items()}
+    about: dict[str, Any] = {
+        "texts": len(collection.texts),
+        "questions": len(collection.queries),
+        "typos": options.typos,
+    }
     if options.json:
-        json.dump(rows, sys.stdout, indent=2)
+        about |= {"titles": not options.no_title, "versions": versions(), "asked": tables}
+        json.dump(about, sys.stdout, indent=2, ensure_ascii=False)
         print()
+        return
+    print("{texts} texts, {questions} questions, typing errors in {typos} of the long words".format(**about))
+    for way, rows in tables.items():
+        print_table(way, rows)
 
 
 if __name__ == "__main__":
