@@ -1,12 +1,14 @@
 """Retrieval quality on a folder with `corpus.jsonl`, `queries.jsonl` and `qrels.tsv` (BEIR's layout), peers in one run.
 
     python benchmarks/knowledge/retrieval.py --data DIR [--no-title] [--ask WAY ...] [--typos 0.33] [--json]
+                                             [--encoder FOLDER ...] [--model NAME ...] [--only TEXT ...]
     python benchmarks/knowledge/retrieval.py --data DIR --json > benchmarks/results/retrieval-squad-pt.json
 
 Prints MRR@10 with its standard error, nDCG@10 and recall@1, @5, @10 in percent, seconds to index, and milliseconds per
 question, for Luna's retrievers, for their fusion with and without the reranker, and for what of rank-bm25, bm25s
 (with PyStemmer for stems) and scikit-learn is installed. Each index is made once and asked in each way: as the
-questions are, without accents, with typing errors in a share of the long words, and with both.
+questions are, without accents, with typing errors in a share of the long words, and with both. `--encoder` names folders of
+sentence-transformers and `--model` Luna models to encode with; `--only` takes the rows whose name holds one of the texts.
 """
 
 from __future__ import annotations
@@ -74,12 +76,13 @@ def measure(rank: Ranking, collection: Collection, queries: list[tuple[str, str]
     return {**average(judged), "ms": 1000 * seconds / len(queries)}
 
 
-def luna_retrievers(collection: Collection) -> dict[str, Callable[[], Ranking]]:
+def luna_retrievers(collection: Collection, encoders: dict[str, dict[str, Any]]) -> dict[str, Callable[[], Ranking]]:
     """Luna's retrievers and their fusion, each by a function that indexes and returns how to search."""
     from luna_kernel.plugins import load_plugins
 
     installed = [name for name in ("bm25", "tfidf", "faiss") if importlib.util.find_spec(f"luna_plugin_{name}")]
-    registry = load_plugins(",".join([*installed, "rag"])).registry
+    extra = ["encoders"] if encoders else []
+    registry = load_plugins(",".join([*installed, *extra, "rag"])).registry
 
     def build(name: str, **node: Any) -> Any:
         component = registry.get("retriever", name)
@@ -87,14 +90,14 @@ def luna_retrievers(collection: Collection) -> dict[str, Callable[[], Ranking]]:
         retriever.add(range(len(collection.texts)), collection.with_titles)
         return retriever
 
-    def single(name: str) -> Callable[[], Ranking]:
+    def single(name: str, **node: Any) -> Callable[[], Ranking]:
         def make() -> Ranking:
-            retriever = build(name)
+            retriever = build(name, **node)
             return lambda query: [hit.chunk_id for hit in retriever.search(query, DEPTH)]
 
         return make
 
-    def hybrid(names: list[str], *, rerank: bool, spelling: bool = False) -> Callable[[], Ranking]:
+    def hybrid(names: list[str], *, rerank: bool, spelling: bool = False, **nodes: Any) -> Callable[[], Ranking]:
         def make() -> Ranking:
             from luna_plugin_rag.fusion import fuse
             from luna_plugin_rag.relevance import AlignmentReranker
@@ -102,7 +105,7 @@ def luna_retrievers(collection: Collection) -> dict[str, Callable[[], Ranking]]:
 
             from luna_kernel.contracts.retrievers import Candidate
 
-            retrievers = {name: build(name) for name in names}
+            retrievers = {name: build(name, **nodes.get(name, {})) for name in names}
             reranker = AlignmentReranker()
 
             def search(query: str) -> list[int]:
@@ -132,10 +135,14 @@ def luna_retrievers(collection: Collection) -> dict[str, Callable[[], Ranking]]:
     if "faiss" in installed:
         found["hybrid (all, RRF)"] = hybrid([*pair, "faiss"], rerank=False)
         found["hybrid (all, reranked)"] = hybrid([*pair, "faiss"], rerank=True)
+    for name, encoder in encoders.items():
+        found[f"faiss, {name}"] = single("faiss", encoder=encoder)
+        found[f"hybrid + {name}, RRF"] = hybrid([*pair, "faiss"], rerank=False, faiss={"encoder": encoder})
+        found[f"hybrid + {name}, reranked"] = hybrid([*pair, "faiss"], rerank=True, faiss={"encoder": encoder})
     return found
 
 
-def makers(collection: Collection) -> dict[str, Callable[[], Ranking]]:
+def makers(collection: Collection, encoders: dict[str, dict[str, Any]]) -> dict[str, Callable[[], Ranking]]:
     """All that is measured: the peers that are installed, then Luna's. Says on stderr which peers are not."""
     found: dict[str, Callable[[], Ranking]] = {}
     for name, (_, make) in PEERS.items():
@@ -143,7 +150,7 @@ def makers(collection: Collection) -> dict[str, Callable[[], Ranking]]:
             print(f"{name}: left out, not installed: {', '.join(lacking)}", file=sys.stderr)
         else:
             found[name] = lambda make=make: make(collection.with_titles)  # type: ignore[misc]
-    return {**found, **luna_retrievers(collection)}
+    return {**found, **luna_retrievers(collection, encoders)}
 
 
 def ask(queries: list[tuple[str, str]], way: str, typos: float) -> list[tuple[str, str]]:
@@ -173,12 +180,19 @@ def main() -> None:
     parser.add_argument("--no-title", action="store_true", help="leave the titles of the corpus out")
     parser.add_argument("--ask", nargs="+", choices=WAYS, default=WAYS, metavar="WAY", help=f"of {', '.join(WAYS)}")
     parser.add_argument("--typos", type=float, default=0.33, help="share of long words with a typing error (0.33)")
+    parser.add_argument("--encoder", nargs="+", default=[], metavar="FOLDER", help="of sentence-transformers")
+    parser.add_argument("--model", nargs="+", default=[], metavar="NAME", help="Luna models")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="rows whose name holds one of these")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     collection = Collection(options.data, titles=not options.no_title)
     asked = {way: ask(collection.queries, way, options.typos) for way in options.ask}
     tables: dict[str, dict[str, dict[str, float]]] = {way: {} for way in asked}
-    for name, make in makers(collection).items():
+    encoders = {Path(name).name: {"name": "sentence_transformers", "folder": name} for name in options.encoder}
+    encoders |= {Path(name).name: {"name": "model", "model": name} for name in options.model}
+    for name, make in makers(collection, encoders).items():
+        if not any(text in name for text in options.only):
+            continue
         print(name, file=sys.stderr, flush=True)
         begin = time.perf_counter()
         rank = make()
