@@ -66,7 +66,10 @@ class Terminal:
 
     def read(self) -> None:
         """Take what is there."""
-        data = os.read(self.fd, 1 << 16)
+        try:
+            data = os.read(self.fd, 1 << 16)
+        except OSError:
+            raise SystemExit(f"it has ended; the last was {self.text[-1500:]!r}") from None
         for _ in range(data.count(b"\x1b[6n")):  # where is the cursor?
             os.write(self.fd, b"\x1b[1;1R")
         self.text += data.decode("utf-8", "surrogateescape")

@@ -7,8 +7,9 @@
 Prints MRR@10 with its standard error, nDCG@10 and recall@1, @5, @10 in percent, seconds to index, and milliseconds per
 question, for Luna's retrievers, for their fusion with and without the reranker, and for what of rank-bm25, bm25s
 (with PyStemmer for stems) and scikit-learn is installed. Each index is made once and asked in each way: as the
-questions are, without accents, with typing errors in a share of the long words, and with both. `--encoder` names folders of
-sentence-transformers and `--model` Luna models to encode with; `--only` takes the rows whose name holds one of the texts.
+questions are, without accents, with typing errors in a share of the long words, and with both. `--encoder` names
+folders of sentence-transformers and `--model` Luna models to encode with; `--only` takes the rows whose name holds one
+of the texts.
 """
 
 from __future__ import annotations
