@@ -16,19 +16,24 @@ from luna_kernel.contracts.data import Message
 
 if TYPE_CHECKING:
     from luna_kernel.model.checkpoint import OpenedModel
+    from luna_kernel.model.state import Snapshot
     from luna_kernel.plugins import Plugins
 
 t = catalogue(__package__)
 
 _STOP_REASONS = {"end": "end", "length": "length", "context": "length", "stopped": "interrupted"}
 """What the model room calls the end of a generation, and what a turn calls it."""
+_NEAR = 16
+_MOMENTS = 4
+"""Earlier states that are kept, so many turns may be taken back without reading the conversation again."""
 
 
 class LunaGenerator(Generator):
     """A Luna model that answers in its dialogue template.
 
     The decode state (KV cache, SSM state) is kept between turns: when the next prompt begins with what the model has
-    seen, under the same conditions, only the rest is read. Control ids come from the template alone.
+    seen, under the same conditions, only the rest is read. An answer that is made anew, or to a question that was
+    changed, goes on from the moment before the question. Control ids come from the template alone.
 
     Args:
         opened: the model with its tokenizer and manifest.
@@ -54,6 +59,8 @@ class LunaGenerator(Generator):
         self._state: Any = None
         self._seen: list[int] = []
         """The ids that `_state` has read."""
+        self._moments: list[tuple[list[int], Snapshot]] = []
+        """Ids and state before what was asked last, the newest at the end: where an answer is made anew from."""
         known = {**self.model.condition_names, **opened.manifest.conditions}
         self._space = ConditionSpace(self.model.conditions, known)
         self._told: dict[str, list[float]] = {}
@@ -90,16 +97,18 @@ class LunaGenerator(Generator):
             turn.notes["prompt"] = {"messages_left_out": left_out}
         thinks = turn.think and self.can_think
         prompt, _ = self.template.render(messages, answer="thinking" if thinks else True)
+        before = len(self.template.render(messages[:-1])[0])
         turn.usage = {"prompt_tokens": len(prompt), "cached_tokens": 0, "completion_tokens": 0}
         if thinks:
             thought: list[int] = []
-            for piece in self._speak(turn, prompt, stop, thought):
+            for piece in self._speak(turn, prompt, stop, thought, before):
                 yield Thinking(piece)
             if turn.stop_reason != "end":
                 return
             closing, _ = self.template.render([], answer=True)
             prompt = [*prompt, *thought, self.template.end_id, *closing]
-        for piece in self._speak(turn, prompt, stop, []):
+            before = 0
+        for piece in self._speak(turn, prompt, stop, [], before):
             yield Text(piece)
 
     def fit(self, turn: Turn) -> tuple[list[Message], int]:
@@ -110,15 +119,24 @@ class LunaGenerator(Generator):
         """
         return fit_messages(self, turn)
 
-    def _speak(self, turn: Turn, prompt: list[int], stop: Callable[[], bool], spoken: list[int]) -> Iterator[str]:
-        """Generate one turn of speech after `prompt`; `spoken` gets its ids, `turn` its reason to stop."""
+    def _speak(
+        self, turn: Turn, prompt: list[int], stop: Callable[[], bool], spoken: list[int], before: int
+    ) -> Iterator[str]:
+        """Generate one turn of speech after `prompt`; `spoken` gets its ids, `turn` its reason to stop.
+
+        The moment when the model has read the first `before` tokens, all but the question, is kept; 0: none is.
+        """
         from luna_kernel.model.generation import generate
         from luna_kernel.model.sampling_config import Sampling
 
         text = AnswerText(self.tokenizer.stream(), turn.sampling.stop)
         turn.prompt_ids, turn.answer_ids = list(prompt), []
         state, rest = self._continue(prompt)
-        turn.usage["cached_tokens"] += len(prompt) - len(rest)
+        read = len(prompt) - len(rest)
+        turn.usage["cached_tokens"] += read
+        pause = before - read
+        if 0 <= pause < _NEAR and read:  # a pass of its own for so few tokens would cost more than reading them twice
+            self._keep_moment(prompt[:read])
         run = generate(
             self.model,
             rest,
@@ -127,8 +145,10 @@ class LunaGenerator(Generator):
             max_tokens=turn.sampling.max_tokens,
             should_stop=stop,
             state=state,
-            read_ids=prompt[: len(prompt) - len(rest)],
+            read_ids=prompt[:read],
             condition=self._condition(),
+            pause=pause if pause >= _NEAR else 0,
+            at_pause=lambda: self._keep_moment(prompt[:before]),
         )
         try:
             for id_ in run:
@@ -167,7 +187,7 @@ class LunaGenerator(Generator):
         """
         told = {name: self._space.vector(name, value) for name, value in turn.conditions.items()}
         if told != self._told:
-            self._told, self._seen = told, []
+            self._told, self._seen, self._moments = told, [], []
 
     def _condition(self) -> dict[str, Any]:
         """The condition vectors (1, C)."""
@@ -176,13 +196,31 @@ class LunaGenerator(Generator):
 
     # --- decode state --------------------------------------------------------------------------------------------
 
+    def _keep_moment(self, read: list[int]) -> None:
+        """Remember the state as it is after `read`, unless it is remembered already."""
+        if not self._moments or self._moments[-1][0] != read:
+            self._moments = [*self._moments[1 - _MOMENTS :], (read, self._state.snapshot())]
+
     def _continue(self, prompt: list[int]) -> tuple[Any, list[int]]:
         """A decode state and the ids of `prompt` that it has not read yet, one at least."""
         seen, self._seen = self._seen, []
-        if self._state is None or not seen or len(seen) >= len(prompt) or prompt[: len(seen)] != seen:
-            self._state = self.model.make_state(1, self._max_positions)
-            return self._state, prompt
-        return self._state, prompt[len(seen) :]
+        state = self._state
+        if state is not None and _begins(prompt, seen):
+            return state, prompt[len(seen) :]
+        while state is not None and self._moments:  # a question was changed, or its answer is made anew
+            seen, moment = self._moments[-1]
+            if _begins(prompt, seen):
+                state.restore(moment)
+                return state, prompt[len(seen) :]
+            self._moments.pop()
+        self._state = self.model.make_state(1, self._max_positions)
+        self._moments = []
+        return self._state, prompt
+
+
+def _begins(prompt: list[int], seen: list[int]) -> bool:
+    """Whether `prompt` goes on where `seen` ends."""
+    return 0 < len(seen) < len(prompt) and prompt[: len(seen)] == seen
 
 
 class ExtractiveGenerator(Generator):

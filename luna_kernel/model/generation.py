@@ -49,6 +49,8 @@ class Generation(Iterator[int]):
         state: DecodeState | None = None,
         condition: dict[str, Tensor] | None = None,
         read_ids: Sequence[int] = (),
+        pause: int,
+        at_pause: Callable[[], None] | None,
         index: int = 0,
     ) -> None:
         self.model = model
@@ -57,6 +59,7 @@ class Generation(Iterator[int]):
         self.max_tokens = max_tokens
         self.should_stop = should_stop or (lambda: False)
         self.condition = condition
+        self._pause, self._at_pause = pause, at_pause
         self.finish_reason: str | None = None
         self.tokens: list[int] = []
         limit = model.dims.max_positions if state is None else state.max_length
@@ -106,6 +109,8 @@ class Generation(Iterator[int]):
             if self.should_stop():
                 return None
             count = self.model.prefill_piece
+            if self._pause > 0:
+                count = min(count, self._pause)
             piece = torch.tensor([self._waiting[:count]], device=self._device)
             output = self.model(piece, state=self.state, condition=self.condition, last_only=True)
             assert isinstance(output, Output)
@@ -113,6 +118,9 @@ class Generation(Iterator[int]):
             if self._seen is not None:
                 self._seen[0, piece[0]] = True
             del self._waiting[:count]
+            self._pause -= piece.shape[1]
+            if self._pause == 0 and self._at_pause is not None:
+                self._at_pause()
         return logits
 
 
@@ -127,6 +135,8 @@ def generate(
     state: DecodeState | None = None,
     condition: dict[str, Tensor] | None = None,
     read_ids: Sequence[int] = (),
+    pause: int = 0,
+    at_pause: Callable[[], None] | None = None,
 ) -> Generation:
     """Answer a prompt, token by token.
 
@@ -140,6 +150,8 @@ def generate(
         state: a conversation's state, to go on from; it is updated.
         condition: named vectors for the layers, (1, C).
         read_ids: what `state` has read already, so that the repetition penalty counts it too.
+        pause: after so many tokens of the prompt `at_pause` is called; 0: never.
+        at_pause: for a snapshot of the state in the middle of a prompt.
 
     Raises:
         UsageError: the prompt leaves no room for an answer.
@@ -154,6 +166,8 @@ def generate(
         state=state,
         condition=condition,
         read_ids=read_ids,
+        pause=pause,
+        at_pause=at_pause,
     )
 
 

@@ -10,7 +10,7 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    repetition_penalty: float = Field(default=1.0, ge=0.01, le=10)
+    repetition_penalty: float = Field(default=1.0, ge=1e-6, le=1e6)
     """Above 1 makes tokens that are in the prompt or the answer less likely."""
     temperature: float = Field(default=0.8, ge=0)
     """0 takes the most likely token, and nothing below matters."""

@@ -64,6 +64,23 @@ def test_a_kept_state_gives_the_same_answer_as_a_fresh_one(generator, tiny_model
         assert second.usage["cached_tokens"] > 0
 
 
+def test_an_answer_made_anew_reads_only_the_question_again(generator, tiny_model):
+    """Of the same question, a changed one, one asked a turn before: what came before them is not read again."""
+    fresh = LunaGenerator.open(str(tiny_model), plugins=load_plugins("none"))
+    short = [Message("user", "olá"), Message("assistant", "Olá! Em que posso ajudar?")]
+    long = [*short, Message("user", "quanto custa o café?"), Message("assistant", "Três reais.")]
+    answer(generator, turn_of("e o chá?", history=short, max_tokens=6))
+    answer(generator, turn_of("e o chá?", history=long, max_tokens=6))
+    for query, history in (("e o chá?", long), ("e o leite?", long), ("e o mate?", long), ("e o pão?", short)):
+        again, reference = (turn_of(query, history=history, max_tokens=6) for _ in range(2))
+        said = answer(generator, again)
+        fresh._seen, fresh._moments = [], []
+        assert answer(fresh, reference) == said
+        assert reference.usage["cached_tokens"] == 0
+        before = len(generator.template.render(history)[0])
+        assert again.usage["cached_tokens"] == before, query
+
+
 def test_the_state_is_reused_when_the_prompt_goes_on(generator):
     turn = turn_of("olá", max_tokens=1)
     answer(generator, turn)
