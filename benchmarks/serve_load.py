@@ -2,7 +2,8 @@
 
     python benchmarks/serve_load.py [--streams 32] [--seconds 300] [--rounds 3]
 
-First single streams and full loads in turns (tokens per second, ratio of medians), then the full load for `--seconds`,
+First, in turns: the same model in this process without a server, one stream, four, and all of them (tokens per second,
+medians of neighbouring turns; the time to the first token; the server's peak memory). Then all streams for `--seconds`,
 with a few clients that read slowly and a few that break off; errors, the server's memory over time, and the tokens per
 second of the others meanwhile. Weights are random: `ignore_eos` makes each answer as long as asked.
 """
@@ -38,11 +39,14 @@ class Count:
 
     def __init__(self) -> None:
         self.errors = []
+        self.waits: list[float] = []
+        """Milliseconds to the first token."""
 
 
 async def ask(client: httpx.AsyncClient, count: Count, *, pause: float = 0.0, leave_after: int = 0) -> None:
     """One answer; `pause` seconds between events, gone after `leave_after` events if given."""
     body = {**BODY, "messages": [{"role": "user", "content": f"Conte a história número {count.answers}."}]}
+    begin = time.monotonic()
     try:
         async with client.stream("POST", "/v1/chat/completions", json=body) as response:
             if response.status_code != 200:
@@ -53,6 +57,8 @@ async def ask(client: httpx.AsyncClient, count: Count, *, pause: float = 0.0, le
                 if not line.startswith("data: {"):
                     continue
                 events += 1
+                if events == 1:
+                    count.waits.append(1000 * (time.monotonic() - begin))
                 data = json.loads(line[6:])
                 if "error" in data:
                     count.errors.append(str(data["error"]))
@@ -91,6 +97,56 @@ async def load(url: str, streams: int, seconds: float, *, rude: bool = False) ->
     return count, count.tokens / taken
 
 
+def in_process(folder: str, plugins: str, seconds: float) -> float:
+    """Tokens per second of the same model in this process, without a server."""
+    from luna_kernel.base.threads import share_cores
+    from luna_kernel.chat.generators import LunaGenerator
+    from luna_kernel.model.generation import generate
+    from luna_kernel.model.sampling_config import Sampling
+    from luna_kernel.plugins import load_plugins
+
+    share_cores()
+    model = Path(folder, "data", "models", "mini")
+    generator = LunaGenerator.open(str(model), plugins=load_plugins(plugins))
+    prompt = generator.tokenizer.encode("Conte a história número 1.")
+    made, begin = 0, time.monotonic()
+    while time.monotonic() - begin < seconds:
+        made += sum(1 for _ in generate(generator.model, prompt, Sampling(temperature=0.7), max_tokens=TOKENS))
+    return made / (time.monotonic() - begin)
+
+
+def peak(pid: int) -> float:
+    """MB that a process has held at most."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1e3
+
+
+def turns(folder: str, plugins: str, url: str, pid: int, streams: int, rounds: int) -> None:
+    """In this process, one stream, four, all of them, in turns; prints what they come to."""
+    rates: dict[str, list[float]] = {"alone": [], "1": [], "4": [], str(streams): []}
+    waits: dict[str, list[float]] = {name: [] for name in rates}
+    peaks: dict[str, float] = {}
+    for _ in range(rounds):
+        rates["alone"].append(in_process(folder, plugins, 5))
+        for name in ("1", "4", str(streams)):
+            count, rate = asyncio.run(load(url, int(name), 10))
+            rates[name].append(rate)
+            waits[name] += count.waits
+            peaks.setdefault(name, peak(pid))
+    print(f"in this process: {statistics.median(rates['alone']):.0f} tokens/s")
+    for name in ("1", "4", str(streams)):
+        ratios = [b / a for a, b in zip(rates["1"], rates[name], strict=True)]
+        spread = f"{statistics.median(ratios):.2f} times one ({min(ratios):.2f} to {max(ratios):.2f})"
+        wait = statistics.median(waits[name])
+        said = f"{statistics.median(rates[name]):.0f} tokens/s, {spread}, first token after {wait:.0f} ms"
+        print(f"{name} streams: {said} (median), peak {peaks[name]:.0f} MB")
+    overhead = [a / b for a, b in zip(rates["alone"], rates["1"], strict=True)]
+    print(
+        f"in this process to one stream: {statistics.median(overhead):.2f} ({min(overhead):.2f} to {max(overhead):.2f})"
+    )
+
+
 def resident(pid: int) -> float:
     """MB that a process holds."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -124,14 +180,7 @@ def main() -> None:
         process, url = start(folder, arguments.plugins)
         try:
             asyncio.run(load(url, 4, 5))
-            single, many = [], []
-            for _ in range(arguments.rounds):
-                single.append(asyncio.run(load(url, 1, 10))[1])
-                many.append(asyncio.run(load(url, arguments.streams, 10))[1])
-            ratios = [b / a for a, b in zip(single, many, strict=True)]
-            print(f"one stream: {statistics.median(single):.0f} tokens/s ({min(single):.0f} to {max(single):.0f})")
-            spread = f"{statistics.median(ratios):.2f} times one ({min(ratios):.2f} to {max(ratios):.2f})"
-            print(f"{arguments.streams} streams: {statistics.median(many):.0f} tokens/s, {spread}")
+            turns(folder, arguments.plugins, url, process.pid, arguments.streams, arguments.rounds)
             memory = [resident(process.pid)]
             parts = 10
             for _ in range(parts):
