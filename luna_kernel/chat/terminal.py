@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+import signal
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +49,8 @@ def converse(session: Session, printer: Printer, *, color: bool = True) -> int:
     while not session.closing:
         try:
             draft, session.draft = session.draft, ""
-            line = prompt.prompt(_label(color, more=session.collecting is not None), default=draft)
+            with _late_ctrl_c():
+                line = prompt.prompt(_label(color, more=session.collecting is not None), default=draft)
             warned = False
             _do(session, line, printer)
         except KeyboardInterrupt:  # noqa: PERF203  wherever it comes: at the prompt or between two
@@ -61,6 +65,20 @@ def converse(session: Session, printer: Printer, *, color: bool = True) -> int:
         except EOFError:
             break
     return 0
+
+
+@contextlib.contextmanager
+def _late_ctrl_c() -> Iterator[None]:
+    """At the prompt Ctrl-C is a key. One that comes as a signal while the terminal changes hands was meant for an
+    answer that has just ended: it is passed over, for wherever it were raised it would find the prompt half made."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGINT, lambda _signal, _frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def _label(color: bool, *, more: bool) -> FormattedText:
