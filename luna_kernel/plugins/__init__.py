@@ -5,11 +5,15 @@ plugins = load_plugins("moc,ssm")            # nothing heavy is imported
 plugins.registry.get("ffn", "moc").load()    # this imports the layer
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .host import Plugins, PluginStatus
 from .loading import load_plugins
-from .manifest import ComponentRecord, Manifest
 from .registry import Component, Registry
 from .selection import Selection
+
+if TYPE_CHECKING:
+    from .manifest import ComponentRecord, Manifest
 
 __all__ = [
     "Component",
@@ -21,3 +25,12 @@ __all__ = [
     "Selection",
     "load_plugins",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what belongs to a model's manifest on first use only: `luna --help` needs none of it."""
+    if name in ("ComponentRecord", "Manifest"):
+        from . import manifest
+
+        return getattr(manifest, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
