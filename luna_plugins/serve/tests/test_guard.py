@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import sqlite3
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,6 +96,27 @@ def test_who_leaves_frees_the_engine(served: Served, stream: bool) -> None:
         connection.sendall(head.encode() + body)
         served.until("luna_requests_running", 4)
     served.until("luna_requests_running", 0, seconds=1.5)
+
+
+@pytest.mark.parametrize("leaves", ["reset", "later"])
+def test_who_does_not_read_costs_others_nothing(served: Served, leaves: str) -> None:
+    """Streams that nobody reads: others are answered meanwhile, and a connection that is reset frees its place."""
+    body = json.dumps({**BODY, "n": 8, "stream": True}).encode()
+    host, port = served.url.removeprefix("http://").split(":")
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    silent = [socket.create_connection((host, int(port))) for _ in range(3)]
+    for connection in silent:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.sendall(head + body)
+    for _ in range(3):
+        answer = served.post(CHAT, json={**BODY, "max_tokens": 20})
+        assert answer.status_code == 200
+        assert answer.json()["usage"]["completion_tokens"] == 20
+    for connection in silent:
+        if leaves == "reset":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+    served.until("luna_requests_running", 0, seconds=20)
 
 
 def test_others_need_a_key(home: Path) -> None:
