@@ -20,7 +20,8 @@ SHARES = {
     "epub": 3, "odt": 3, "zip": 2,
 }  # fmt: skip
 """Files of each ending in a hundred."""
-_ODT = 'xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0" ' + (
+_ODT = (
+    'xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0" '
     'xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0"'
 )
 _CONTAINER = (
@@ -56,7 +57,7 @@ def make_folder(folder: Path, paragraphs: Paragraphs, count: int, seed: int = 1)
 
     Each file holds another stretch of the paragraphs; the last ones begin anew where the texts do not suffice.
     """
-    draw = random.Random(seed)  # noqa: S311
+    draw = random.Random(seed)
     made: dict[str, int] = {}
     place = 0
     endings = [ending for ending, share in SHARES.items() for _ in range(share)]

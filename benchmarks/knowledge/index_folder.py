@@ -4,9 +4,10 @@
 
 The files (`folder_of_files.py`: text, Markdown, HTML, PDF, Word, CSV, JSON, YAML, XML, EPUB, ODT, zip, 2 to 40 kB of
 text each) are made of the `.txt` and `.md` files below the folders. Then `luna index` runs as a whole process: `first`
-into an empty knowledge base, `again` when nothing has changed, `ten` after ten files have. `MB` is what the files hold on
-the disk, `peak` the largest sum of the resident memory of the process and its children, looked at 50 times a second. With
-`--only` the files have these endings alone. Needs `pip install fpdf2 python-docx pyyaml`.
+into an empty knowledge base, `again` when nothing has changed, `ten` after ten files have. `MB` is what the files hold
+on the disk; `processor` the seconds that the process and its children worked; `peak` the largest sum of their resident
+memory, looked at 50 times a second. With `--only` the files have these endings alone. Needs `pip install fpdf2
+python-docx pyyaml`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -51,18 +53,19 @@ def resident(process: int) -> int:
 def index(docs: Path, place: Path) -> dict[str, Any]:
     """Run `luna index`; what it printed, with seconds of the whole process and the peak of memory."""
     command = [sys.executable, "-m", "luna_kernel", "index", str(docs), "--kb", str(place), "--plugins", PLUGINS]
-    begin = time.perf_counter()
+    begin, worked = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True)
     peak = 0
     while process.poll() is None:
         peak = max(peak, resident(process.pid))
         time.sleep(0.02)
-    seconds = time.perf_counter() - begin
+    seconds, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - worked.ru_utime - worked.ru_stime
     assert process.stdout is not None
     found = json.loads(process.stdout.read())
     if process.returncode:
         raise SystemExit(found)
-    return {**found, "wall": seconds, "peak": peak}
+    return {**found, "wall": seconds, "processor": processor, "peak": peak}
 
 
 def change(docs: Path, count: int) -> None:
@@ -87,6 +90,7 @@ def run(docs: Path, place: Path, files: int) -> dict[str, Any]:
         "unread": len(rows["first"]["skipped"]),
         "updated": len(rows["ten"]["updated"]),
         **{name: row["wall"] for name, row in rows.items()},
+        **{f"processor {name}": row["processor"] for name, row in rows.items()},
         **{f"peak {name}": row["peak"] / 2**20 for name, row in rows.items()},
     }
 
@@ -112,10 +116,12 @@ def main() -> None:
         print(json.dumps(found))
         return
     print(f"{found['files']} files, {found['MB']:.1f} MB, {found['chunks']} chunks, {found['unread']} files not read")
-    rate = f"{found['files'] / found['first']:.0f} files/s, {found['MB'] / found['first']:.2f} MB/s"
-    print(f"first   {found['first']:7.2f} s  {found['peak first']:6.0f} MiB  {rate}")
-    print(f"again   {found['again']:7.2f} s  {found['peak again']:6.0f} MiB")
-    print(f"ten     {found['ten']:7.2f} s  {found['peak ten']:6.0f} MiB  {found['updated']} files updated")
+    rates = f"{found['files'] / found['first']:.0f} files/s, {found['MB'] / found['first']:.2f} MB/s"
+    remarks = {"first": rates, "again": "", "ten": f"{found['updated']} files updated"}
+    print(f"{'':8}{'seconds':>9}{'processor':>11}{'peak MiB':>10}")
+    for name, remark in remarks.items():
+        figures = f"{found[name]:9.2f}{found[f'processor {name}']:11.2f}{found[f'peak {name}']:10.0f}"
+        print(f"{name:<8}{figures}  {remark}")
 
 
 if __name__ == "__main__":

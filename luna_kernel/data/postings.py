@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +19,12 @@ from luna_kernel.base import durable
 from luna_kernel.base.errors import IntegrityError
 from luna_kernel.base.messages import catalogue
 
+from .segments import Segment, living_sizes, make_segment, merged
 from .top_rows import Column, Floats, Ints, TopRows
 
-_PATIENCE = 64
-"""So many terms are weighed one by one after a change before all are."""
-_BLOCK = 1 << 20
-"""Postings weighed at once."""
+_PATIENCE = 0.5
+"""Share of all postings that is weighed term by term after a change before all are weighed at once: by then what one
+by one has cost is about half of that."""
 _FILE = "postings.safetensors"
 _t = catalogue("luna_kernel.base")
 
@@ -51,43 +50,6 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.terms)
-
-
-@dataclass
-class Segment:
-    """Postings of some rows, sorted by term: those of `terms[i]` are at `starts[i]:starts[i + 1]`."""
-
-    terms: Ints
-    """int32 (V,), ascending."""
-    starts: Ints
-    """int64 (V + 1,)."""
-    rows: Ints
-    """int32 (P,), ascending within a term."""
-    counts: Ints
-    """uint16 or uint8 (P,)."""
-
-    def find(self, term: int) -> slice:
-        """Where the postings of `term` are; an empty slice if there are none."""
-        place = self.place(term)
-        return slice(int(self.starts[place]), int(self.starts[place + 1])) if place >= 0 else slice(0, 0)
-
-    def place(self, term: int) -> int:
-        """Where `term` is in `terms`; -1 if it is not there."""
-        # A plain int would have the whole array cast for each search.
-        place = int(self.terms.searchsorted(self.terms.dtype.type(term)))
-        return place if place < len(self.terms) and self.terms[place] == term else -1
-
-    def term_of_posting(self) -> Ints:
-        """int32 (P,): the term of each posting."""
-        return np.repeat(self.terms, np.diff(self.starts))
-
-
-def make_segment(terms: Ints, rows: Ints, counts: Ints) -> Segment:
-    """A segment from parallel arrays (P,) whose rows ascend."""
-    order = np.argsort(terms, kind="stable")
-    terms, rows, counts = terms[order], rows[order], counts[order]
-    unique, starts = np.unique(terms, return_index=True)
-    return Segment(unique.astype(np.int32), np.append(starts, len(terms)).astype(np.int64), rows, counts)
 
 
 class Postings:
@@ -136,7 +98,7 @@ class Postings:
         for item in items:
             unique, times = np.unique(item, return_counts=True)
             terms.append(unique.astype(np.int32))
-            counts.append(np.minimum(times, 65535).astype(np.uint16))
+            counts.append(np.minimum(times, 65535).astype(np.uint16 if len(times) and times.max() > 255 else np.uint8))
             sizes.append(len(unique))
         rows = np.repeat(np.arange(first, first + len(ids), dtype=np.int32), sizes)
         self.segments.append(make_segment(np.concatenate(terms), rows, np.concatenate(counts)))
@@ -146,7 +108,7 @@ class Postings:
         known.update(zip(ids, range(first, first + len(ids)), strict=True))
         self.version += 1
         while len(self.segments) > 1 and len(self.segments[-1].rows) * 4 > len(self.segments[-2].rows):
-            self.segments[-2:] = [self._merged(self.segments[-2:])]
+            self.segments[-2:] = [merged(self.segments[-2:], self.alive)]
 
     def remove(self, ids: Iterable[int]) -> None:
         """Remove items; unknown ids are ignored."""
@@ -162,21 +124,15 @@ class Postings:
         """One segment, without what was removed."""
         if len(self.segments) <= 1 and self.alive.all():
             return
-        merged = self._merged(self.segments)
+        one = merged(self.segments, self.alive)
+        if not self.alive.all():
+            moved = np.cumsum(self.alive, dtype=np.int32) - np.int32(1)
+            one.rows = moved[one.rows]
         keep = np.flatnonzero(self.alive)
-        moved = np.cumsum(self.alive, dtype=np.int64) - 1
-        merged.rows = moved[merged.rows].astype(np.int32)
-        self.segments = [merged]
+        self.segments = [one]
         self.ids, self.lengths, self.alive = self.ids[keep], self.lengths[keep], self.alive[keep]
         self.__dict__.pop("_rows", None)
         self.version += 1
-
-    def _merged(self, segments: Sequence[Segment]) -> Segment:
-        terms = np.concatenate([segment.term_of_posting() for segment in segments])
-        rows = np.concatenate([segment.rows for segment in segments])
-        counts = np.concatenate([segment.counts for segment in segments])
-        living = self.alive[rows]
-        return make_segment(terms[living], rows[living], counts[living])
 
     def find(self, term: int) -> tuple[Ints, Ints]:
         """(rows, counts) of the living items that hold `term`, rows ascending."""
@@ -197,12 +153,22 @@ class Postings:
     def document_frequencies(self, size: int) -> Ints:
         """int64 (size,): in how many living items each term is."""
         total = np.zeros(size, np.int64)
-        whole = bool(self.alive.all())
+        alive = None if self.alive.all() else self.alive
         for segment in self.segments:
-            if whole:
-                total[segment.terms] += np.diff(segment.starts)
-                continue
-            total += np.bincount(segment.term_of_posting()[self.alive[segment.rows]], minlength=size)
+            total[segment.terms] += living_sizes(segment, alive)
+        return total
+
+    def squares(self, worth: Callable[[Ints, Ints], Floats]) -> Floats:
+        """float64 (rows,): the sum of the squares of what each row's postings are worth.
+
+        Args:
+            worth: from counts and terms of postings, both (P,), to float32 (P,).
+        """
+        total = np.zeros(len(self.ids), np.float64)
+        for segment in self.segments:
+            for terms, part in segment.blocks():
+                worths = worth(segment.counts[part], segment.terms_of(terms)).astype(np.float64)
+                total += np.bincount(segment.rows[part], worths * worths, minlength=len(total))
         return total
 
     def best(self, columns: Sequence[Column], k: int) -> list[tuple[int, float]]:
@@ -252,12 +218,12 @@ class Weights:
         postings = self._postings
         if self._version != postings.version:
             self._version, self._asked, self._values, self._largest = postings.version, 0, [], []
-        self._asked += 1
-        if self._asked > _PATIENCE:
+        if self._asked >= _PATIENCE * sum(len(segment.rows) for segment in postings.segments):
             return self._kept(term, weight)
         rows, counts = postings.find(term)
         if not len(rows):
             return None
+        self._asked += len(rows)
         values = self._formula(rows, counts, np.full(len(rows), term, np.int32))
         return Column(rows, values, weight(len(rows)), float(values.max()))
 
@@ -286,11 +252,9 @@ class Weights:
         alive = self._postings.alive
         for segment in self._postings.segments:
             values = np.empty(len(segment.rows), np.float32)
-            of_posting = segment.term_of_posting()
-            for begin in range(0, len(values), _BLOCK):
-                part = slice(begin, begin + _BLOCK)
+            for terms, part in segment.blocks():
                 rows = segment.rows[part]
-                values[part] = self._formula(rows, segment.counts[part], of_posting[part]) * alive[rows]
+                values[part] = self._formula(rows, segment.counts[part], segment.terms_of(terms)) * alive[rows]
             self._values.append(values)
             self._largest.append(np.maximum.reduceat(values, segment.starts[:-1]) if len(values) else values)
 
@@ -300,23 +264,24 @@ def save_postings(folder: Path, postings: Postings, vocabulary: Vocabulary) -> N
 
     Terms that no living item has are left out: what was removed leaves none of its words behind.
     """
-    from safetensors.numpy import save
-
     postings.compact()
     segment = postings.segments[0] if postings.segments else make_segment(*(np.zeros(0, np.int32),) * 3)
     kept, total = [vocabulary.terms[number] for number in segment.terms], len(segment.counts)
-    blob = np.frombuffer("\n".join(kept).encode("utf-8"), np.uint8)
-    arrays = {
-        "ids": postings.ids,
-        "lengths": postings.lengths,
-        "terms": np.arange(len(kept), dtype=np.int32),
-        "starts": segment.starts,
-        "rows": segment.rows.astype(np.int32),
-        "counts": segment.counts.astype(np.uint8 if not total or segment.counts.max() < 256 else np.uint16),
-        "vocabulary": blob,
-        "vocabulary_size": np.asarray([len(kept)], np.int64),
-    }
-    durable.write_bytes(folder / _FILE, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+    _write(
+        folder / _FILE,
+        {
+            "ids": postings.ids,
+            "starts": segment.starts,
+            "vocabulary_size": np.asarray([len(kept)], np.int64),
+            "lengths": postings.lengths,
+            "terms": np.arange(len(kept), dtype=np.int32),
+            "rows": segment.rows.astype(np.int32, copy=False),
+            "counts": segment.counts.astype(
+                np.uint8 if not total or segment.counts.max() < 256 else np.uint16, copy=False
+            ),
+            "vocabulary": np.frombuffer("\n".join(kept).encode("utf-8"), np.uint8),
+        },
+    )
 
 
 def load_postings(folder: Path) -> tuple[Postings, Vocabulary]:
@@ -350,6 +315,26 @@ def load_postings(folder: Path) -> tuple[Postings, Vocabulary]:
     postings.alive = np.ones(rows, np.bool_)
     postings.segments = [segment] if rows else []
     return postings, vocabulary
+
+
+def _write(path: Path, arrays: dict[str, Ints]) -> None:
+    """Write arrays as a safetensors file, one after the other; the library would first copy them into one piece.
+
+    Args:
+        path: the file.
+        arrays: larger numbers first, so that each lies where its kind may.
+    """
+    names = {np.dtype(kind): name for name, kind in _TYPES.items()}
+    header, end = {}, 0
+    for name, array in arrays.items():
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": names[array.dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
+    head = json.dumps(header).encode("ascii")
+    head += b" " * (-len(head) % 8)
+    with durable.create_file(path, need=8 + len(head) + end) as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for array in arrays.values():
+            file.write(np.ascontiguousarray(array).data)
 
 
 _TYPES = {"I64": np.int64, "I32": np.int32, "U16": np.uint16, "U8": np.uint8}

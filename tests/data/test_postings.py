@@ -101,7 +101,7 @@ def test_weighing_all_gives_what_weighing_one_term_gives(monkeypatch: pytest.Mon
         index.add(range(first, first + count), [rng.integers(0, 30, rng.integers(1, 20)) for _ in range(count)])
     index.remove([3, 85, 210])
     assert len(index.segments) > 1
-    for patience in (0, 10**6):
+    for patience in (0.0, 1e6):
         monkeypatch.setattr(module, "_PATIENCE", patience)
         weights = Weights(index, lambda rows, counts, terms: (counts / (1 + rows + terms)).astype(np.float32))
         for term in range(31):

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[3]
 TEXT = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs" / "exemplos").glob("*.md")))
 PIECES = st.sampled_from(
     ["Não", " é", "'s", "'S", "'ll", " 'T", "1234567", " 12", "½", "R$ 1.500,00", "…", "—", "\n", "\r\n", " ", "  ",
-     "\t", "\u00a0", "\u2028", "\x1c", "\x85", "e\u0301", "ª", "ſ", "K", "Ǆ", "ⁿ", "→", "😀", "日本", "…\n\n", "a_b", "\ud800"]
+     "\t", "\u00a0", "\u2028", "\x1c", "\x85", "e\u0301", "ª", "ſ", "K", "Ǆ", "ⁿ", "→", "😀", "日本", "…\n\n", "a_b",
+     "\ud800"]
 )  # fmt: skip
 TEXTS = st.one_of(st.text(max_size=120), st.lists(PIECES, max_size=25).map("".join))
 

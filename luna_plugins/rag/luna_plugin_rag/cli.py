@@ -20,6 +20,8 @@ t = catalogue(__package__)
 @option("--kb", metavar="NAME|DIR", help=lambda: t("option.kb"))
 @option("--rebuild", is_flag=True, help=lambda: t("option.rebuild"))
 @option("--max-chars", type=click.IntRange(40, 100_000), help=lambda: t("option.max_chars"))
+@option("--mend-mojibake/--no-mend-mojibake", default=None, help=lambda: t("option.mend"))
+@option("--max-file-size", "max_file_mb", type=click.IntRange(1, 4000), metavar="MB", help=lambda: t("option.max_file"))
 @option("--retriever", "retrievers", multiple=True, metavar="NAME", help=lambda: t("option.retriever"))
 @plugins_option
 @json_option
@@ -30,6 +32,8 @@ def index(
     kb: str | None,
     rebuild: bool,
     max_chars: int | None,
+    mend_mojibake: bool | None,
+    max_file_mb: int | None,
     retrievers: tuple[str, ...],
 ) -> None:
     """Read folders and files into a knowledge base."""
@@ -45,7 +49,7 @@ def index(
         if not path.exists():
             raise UsageError(t("docs.missing", path=path), hint=t("docs.missing.hint"))
     folder = place_of(kb) if kb is not None else place_for(paths)
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {"mend_mojibake": mend_mojibake, "max_file_mb": max_file_mb}
     if max_chars is not None:
         fields["chunker"] = {"name": "paragraph", "max_chars": max_chars, "min_chars": min(200, max_chars)}
     if retrievers:

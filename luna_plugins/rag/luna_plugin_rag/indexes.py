@@ -23,6 +23,9 @@ from .store import Store
 
 t = catalogue(__package__)
 
+Progress = Callable[[int, int, str], None]
+"""Told (chunks done, chunks to do, name of the index) while an index takes chunks in."""
+
 FORMAT = 1
 _MARKER, _DATA = "index.json", "data"
 _BATCH = 2000
@@ -87,6 +90,7 @@ class Indexes:
         self._components = [self._component(node) for node in nodes]
         self._indexes: list[Index] = []
         self._generation = -1
+        self._progress: Progress | None = None
 
     def current(self, *, writing: bool = False) -> list[Index]:
         """The retrievers, up to date with the database.
@@ -108,12 +112,16 @@ class Indexes:
             self._generation = generation
         return self._indexes
 
-    def save(self) -> None:
+    def save(self, progress: Progress | None = None) -> None:
         """Write the indexes that differ from what is on the disk; only whoever holds the lock may."""
-        for index in self.current(writing=True):
-            if not index.saved:
-                self._write(index)
-                index.saved = True
+        self._progress = progress
+        try:
+            for index in self.current(writing=True):
+                if not index.saved:
+                    self._write(index)
+                    index.saved = True
+        finally:
+            self._progress = None
 
     def close(self) -> None:
         """Let go of what the retrievers hold outside memory."""
@@ -214,20 +222,23 @@ class Indexes:
             return self._anew(index, wanted)
         index.saved = False
         index.retriever.remove(sorted(gone))
-        self._add(index.retriever, new)
+        self._add(index.name, index.retriever, new)
         return self._anew(index, wanted) if index.retriever.wants_rebuild else index
 
     def _anew(self, index: Index, wanted: set[int]) -> Index:
         config = index.component.make_config(index.settings)
         retriever = index.component.load()(config, self._registry)
-        self._add(retriever, wanted, at_once=True)
+        self._add(index.name, retriever, wanted, at_once=True)
         return Index(index.name, index.component, index.settings, retriever, saved=False)
 
-    def _add(self, retriever: Retriever, ids: set[int], *, at_once: bool = False) -> None:
-        """Add chunks; all at once to an empty retriever, which may learn from what it is given first."""
+    def _add(self, name: str, retriever: Retriever, ids: set[int], *, at_once: bool = False) -> None:
+        """Add chunks; all at once to an empty retriever that learns from what it is given first."""
         ordered = sorted(ids)
-        size = max(len(ordered), 1) if at_once or not len(retriever) else _BATCH
+        whole = not retriever.takes_batches and (at_once or not len(retriever))
+        size = max(len(ordered), 1) if whole else _BATCH
         for begin in range(0, len(ordered), size):
+            if self._progress is not None:
+                self._progress(begin, len(ordered), name)
             rows = list(self._store.texts(ordered[begin : begin + size]))
             retriever.add([chunk_id for chunk_id, _ in rows], [text for _, text in rows])
 

@@ -18,7 +18,7 @@ from luna_kernel.base.messages import catalogue
 from luna_kernel.base.reasons import reason_of
 from luna_kernel.base.storage import size_text
 from luna_kernel.contracts.data import Document, ReadResult, Record
-from luna_kernel.data.reading import MAX_BYTES, FileReading, read_files, readers_by_extension
+from luna_kernel.data.reading import FileReading, read_files, readers_by_extension
 from luna_kernel.plugins.registry import Registry
 
 from .store import FileState
@@ -27,6 +27,10 @@ t = catalogue(__package__)
 
 _RACY_NS = 2_000_000_000
 """A file that was changed so shortly before it was looked at may have changed again within the clock's grain."""
+
+
+ReadFile = tuple[FileState, list[Document], list[str]]
+"""A file, its documents, and the reasons why not all of it could be read."""
 
 
 @dataclass
@@ -90,8 +94,11 @@ class Changes:
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
-def compare(listing: Listing, known: dict[str, FileState]) -> Changes:
-    """Sort the files into unchanged, touched, new, changed and removed, by stamps and content hash."""
+def compare(listing: Listing, known: dict[str, FileState], max_bytes: int) -> Changes:
+    """Sort the files into unchanged, touched, new, changed and removed, by stamps and content hash.
+
+    Larger files than `max_bytes` are unreadable.
+    """
     changes = Changes(removed=[source for source in known if source not in listing.files])
     for source, path in listing.files.items():
         old = known.get(source)
@@ -101,8 +108,8 @@ def compare(listing: Listing, known: dict[str, FileState]) -> Changes:
             if old is not None and stamps == (old.size, old.mtime_ns, old.ctime_ns) and _settled(old):
                 changes.unchanged.append(source)
                 continue
-            if status.st_size > MAX_BYTES:
-                limit = size_text(MAX_BYTES)
+            if status.st_size > max_bytes:
+                limit = size_text(max_bytes)
                 changes.unreadable[source] = t("read.too_large", size=size_text(status.st_size), limit=limit)
                 if old is not None:
                     changes.removed.append(source)
@@ -124,10 +131,11 @@ def _settled(state: FileState) -> bool:
     return max(state.mtime_ns, state.ctime_ns) + _RACY_NS < state.seen_ns
 
 
-def read(states: Iterable[FileState], registry: Registry) -> Iterator[tuple[FileState, list[Document], list[str]]]:
-    """(file, its documents, reasons why not all of it could be read), file by file."""
+def read(states: Iterable[FileState], registry: Registry, *, max_bytes: int, mend_mojibake: bool) -> Iterator[ReadFile]:
+    """What each file gave; see `read_files`."""
     by_path = {Path(state.path): state for state in states}
-    for reading in read_files(by_path, registry, skip_bad=True, search=True):
+    options = {"max_bytes": max_bytes, "mend_mojibake": mend_mojibake}
+    for reading in read_files(by_path, registry, skip_bad=True, search=True, **options):
         state = by_path[reading.path]
         yield state, documents_of(reading, state.source), _reasons(reading, state.source)
 
