@@ -226,7 +226,7 @@ def test_large_files_come_in_pieces_with_the_right_lines(registry, tmp_path, mon
     assert [r.place for r in records] == [f"{path}:{n + 1}" for n in range(50) if n != 30]
     assert [b.place for b in bad] == [f"{path}:31"]
     with pytest.raises(UsageError, match="too large"):
-        list(read_files([path], registry))
+        list(read_files([path], registry, max_bytes=200))
 
 
 def test_a_reader_that_kills_its_process_costs_one_error(registry, tmp_path, monkeypatch):

@@ -57,6 +57,7 @@ def index(
             registry.get("retriever", name, where="--retriever")
         fields["retrievers"] = tuple(dict.fromkeys(retrievers))
     config = KnowledgeConfig(**fields)
+    is_new = not (folder / DATABASE).exists()
     try:
         knowledge = KnowledgeBase(folder, registry, config, say=app.say)
     except IntegrityError as error:
@@ -67,8 +68,13 @@ def index(
         for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
             durable.remove_file(folder / name)
         knowledge = KnowledgeBase(folder, registry, config, say=app.say)
-    with knowledge, show_progress() as progress:
-        summary = knowledge.sync(paths, progress=progress, rebuild=rebuild)
+    try:
+        with knowledge, show_progress() as progress:
+            summary = knowledge.sync(paths, progress=progress, rebuild=rebuild)
+    except UsageError:
+        if is_new:  # nothing could be read: no empty base stays behind
+            durable.remove_folder(folder)
+        raise
     if app.json:
         app.emit({"ok": True, "knowledge_base": str(folder), **summary.to_json()})
         return

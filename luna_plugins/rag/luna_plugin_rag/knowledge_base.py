@@ -181,16 +181,18 @@ class KnowledgeBase:
             changes = compare(listing, known, max_mb * 1_000_000)
             if rebuild:
                 changes.removed = [source for source in self.store.files() if source not in listing.files]
-            self.store.remove(changes.removed)
             self.store.restamp(changes.touched)
             states = changes.new + changes.changed
             reading = read(states, self._registry, max_bytes=max_mb * 1_000_000, mend_mojibake=mend)
             self._take(reading, len(states), progress)
             for name, value in (("mend_mojibake", mend), ("max_file_mb", max_mb)):
                 self.store.set_meta(name, json.dumps(value))  # not before all is read: a death leaves it to be done
-            summary = self._summary(changes, {**listing.skipped, **changes.unreadable})
-            if not summary.chunks:
-                raise _nothing_read(paths, summary.skipped)
+            skipped = {**listing.skipped, **changes.unreadable}
+            if self.store.files().keys() - self.store.files_without_documents() <= set(changes.removed):
+                # Nothing of what is named can be read: a folder that is not mounted must not empty the base.
+                raise _nothing_read(paths, self._summary(changes, skipped).skipped)
+            self.store.remove(changes.removed)
+            summary = self._summary(changes, skipped)
             self._indexes.save(None if progress is None else functools.partial(progress, "indexing"))
         summary.seconds = time.perf_counter() - begin
         return summary

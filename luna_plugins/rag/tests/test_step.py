@@ -369,3 +369,18 @@ def test_a_file_of_two_gigabytes_is_left_out_and_hinders_none(write: Write, home
     refused = luna("index", str(docs), "--kb", "y")
     assert refused.exit_code == 2
     assert "2,0 GB" in refused.stderr
+
+
+def test_a_folder_that_is_suddenly_empty_empties_no_base(write: Write, home: Path) -> None:
+    docs = write(**{"a.md": "O café custa três reais.\n"})
+    assert luna("index", str(docs), "--kb", "x").exit_code == 0
+    (docs / "a.md").unlink()
+    for content in (None, b"\0\1\2" * 50):
+        if content is not None:
+            (docs / "b.txt").write_bytes(content)
+        refused = luna("index", str(docs), "--kb", "x")
+        assert refused.exit_code == 2
+        assert "três reais" in luna("search", "quanto custa o café", "--kb", "x").stdout
+    refused = luna("index", str(docs), "--kb", "nova")
+    assert refused.exit_code == 2
+    assert not (home / "data" / "knowledge" / "nova").exists()
