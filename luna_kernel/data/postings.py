@@ -3,21 +3,15 @@
 It holds counts only; what they are worth (BM25, TF-IDF) its user computes. Items come and go at any time: new ones
 form segments that are merged as they pile up, so that adding costs in proportion to what is added; removed ones are
 marked, skipped, and dropped when segments merge. What a term's rarity is follows from the living items alone, so an
-index that grew and shrank gives the very figures of one built at once.
+index that grew and shrank gives the very figures of one built at once. For the disk see `postings_file`.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
-
-from luna_kernel.base import durable
-from luna_kernel.base.errors import IntegrityError
-from luna_kernel.base.messages import catalogue
 
 from .segments import Segment, living_sizes, make_segment, merged
 from .top_rows import Column, Floats, Ints, TopRows
@@ -25,8 +19,6 @@ from .top_rows import Column, Floats, Ints, TopRows
 _PATIENCE = 0.5
 """Share of all postings that is weighed term by term after a change before all are weighed at once: by then what one
 by one has cost is about half of that."""
-_FILE = "postings.safetensors"
-_t = catalogue("luna_kernel.base")
 
 
 class Vocabulary:
@@ -107,7 +99,7 @@ class Postings:
         self.alive = np.append(self.alive, np.ones(len(ids), np.bool_))
         known.update(zip(ids, range(first, first + len(ids)), strict=True))
         self.version += 1
-        while len(self.segments) > 1 and len(self.segments[-1].rows) * 4 > len(self.segments[-2].rows):
+        while len(self.segments) > 1 and len(self.segments[-1]) * 4 > len(self.segments[-2]):
             self.segments[-2:] = [merged(self.segments[-2:], self.alive)]
 
     def remove(self, ids: Iterable[int]) -> None:
@@ -127,7 +119,7 @@ class Postings:
         one = merged(self.segments, self.alive)
         if not self.alive.all():
             moved = np.cumsum(self.alive, dtype=np.int32) - np.int32(1)
-            one.rows = moved[one.rows]
+            one.all_rows = moved[one.all_rows]
         keep = np.flatnonzero(self.alive)
         self.segments = [one]
         self.ids, self.lengths, self.alive = self.ids[keep], self.lengths[keep], self.alive[keep]
@@ -140,8 +132,9 @@ class Postings:
         for segment in self.segments:
             place = segment.find(term)
             if place.stop > place.start:
-                rows.append(segment.rows[place])
-                counts.append(segment.counts[place])
+                part = segment.part(place)
+                rows.append(part[0])
+                counts.append(part[1])
         if not rows:
             return np.zeros(0, np.int32), np.zeros(0, np.uint16)
         found, times = (rows[0], counts[0]) if len(rows) == 1 else (np.concatenate(rows), np.concatenate(counts))
@@ -167,8 +160,9 @@ class Postings:
         total = np.zeros(len(self.ids), np.float64)
         for segment in self.segments:
             for terms, part in segment.blocks():
-                worths = worth(segment.counts[part], segment.terms_of(terms)).astype(np.float64)
-                total += np.bincount(segment.rows[part], worths * worths, minlength=len(total))
+                rows, counts = segment.part(part)
+                worths = worth(counts, segment.terms_of(terms)).astype(np.float64)
+                total += np.bincount(rows, worths * worths, minlength=len(total))
         return total
 
     def best(self, columns: Sequence[Column], k: int) -> list[tuple[int, float]]:
@@ -218,7 +212,7 @@ class Weights:
         postings = self._postings
         if self._version != postings.version:
             self._version, self._asked, self._values, self._largest = postings.version, 0, [], []
-        if self._asked >= _PATIENCE * sum(len(segment.rows) for segment in postings.segments):
+        if self._asked >= _PATIENCE * sum(len(segment) for segment in postings.segments):
             return self._kept(term, weight)
         rows, counts = postings.find(term)
         if not len(rows):
@@ -235,7 +229,7 @@ class Weights:
             place = segment.place(term)
             if place >= 0:
                 begin, end = segment.starts[place], segment.starts[place + 1]
-                rows.append(segment.rows[begin:end])
+                rows.append(segment.part(slice(int(begin), int(end)))[0])
                 values.append(worth[begin:end])
                 largest = max(largest, float(most[place]))
         if not largest:
@@ -251,123 +245,9 @@ class Weights:
         """Worth of every posting, 0 where the row was removed, and the largest of each term, segment by segment."""
         alive = self._postings.alive
         for segment in self._postings.segments:
-            values = np.empty(len(segment.rows), np.float32)
+            values = np.empty(len(segment), np.float32)
             for terms, part in segment.blocks():
-                rows = segment.rows[part]
-                values[part] = self._formula(rows, segment.counts[part], segment.terms_of(terms)) * alive[rows]
+                rows, counts = segment.part(part)
+                values[part] = self._formula(rows, counts, segment.terms_of(terms)) * alive[rows]
             self._values.append(values)
             self._largest.append(np.maximum.reduceat(values, segment.starts[:-1]) if len(values) else values)
-
-
-def save_postings(folder: Path, postings: Postings, vocabulary: Vocabulary) -> None:
-    """Write index and vocabulary into `folder` as one safetensors file; compacts the index first.
-
-    Terms that no living item has are left out: what was removed leaves none of its words behind.
-    """
-    postings.compact()
-    segment = postings.segments[0] if postings.segments else make_segment(*(np.zeros(0, np.int32),) * 3)
-    kept, total = [vocabulary.terms[number] for number in segment.terms], len(segment.counts)
-    _write(
-        folder / _FILE,
-        {
-            "ids": postings.ids,
-            "starts": segment.starts,
-            "vocabulary_size": np.asarray([len(kept)], np.int64),
-            "lengths": postings.lengths,
-            "terms": np.arange(len(kept), dtype=np.int32),
-            "rows": segment.rows.astype(np.int32, copy=False),
-            "counts": segment.counts.astype(
-                np.uint8 if not total or segment.counts.max() < 256 else np.uint16, copy=False
-            ),
-            "vocabulary": np.frombuffer("\n".join(kept).encode("utf-8"), np.uint8),
-        },
-    )
-
-
-def load_postings(folder: Path) -> tuple[Postings, Vocabulary]:
-    """Open what `save_postings` wrote; its large arrays are mapped, not read: only what a search touches is loaded.
-
-    Raises:
-        IntegrityError: the file is not one of ours, or its parts disagree.
-    """
-    try:
-        arrays = _mapped(folder / _FILE)
-        words = arrays["vocabulary"].tobytes().decode("utf-8")
-        vocabulary = Vocabulary(words.split("\n") if words else [])
-        postings = Postings()
-        postings.ids, postings.lengths = arrays["ids"], arrays["lengths"]
-        segment = Segment(arrays["terms"], arrays["starts"], arrays["rows"], arrays["counts"])
-        size = int(arrays["vocabulary_size"][0])
-    except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise _damaged(folder, str(error)) from error
-    rows, total = len(postings.ids), len(segment.rows)
-    agree = (
-        size == len(vocabulary)
-        and len(postings.lengths) == rows
-        and len(segment.starts) == len(segment.terms) + 1
-        and len(segment.counts) == total == segment.starts[-1]
-        and (not total or (segment.rows.min() >= 0 and segment.rows.max() < rows))
-        and (not len(segment.terms) or (segment.terms[0] >= 0 and segment.terms[-1] < size))
-        and bool(np.all(np.diff(segment.starts) > 0))
-    )
-    if not agree:
-        raise _damaged(folder, "its parts disagree")
-    postings.alive = np.ones(rows, np.bool_)
-    postings.segments = [segment] if rows else []
-    return postings, vocabulary
-
-
-def _write(path: Path, arrays: dict[str, Ints]) -> None:
-    """Write arrays as a safetensors file, one after the other; the library would first copy them into one piece.
-
-    Args:
-        path: the file.
-        arrays: larger numbers first, so that each lies where its kind may.
-    """
-    names = {np.dtype(kind): name for name, kind in _TYPES.items()}
-    header, end = {}, 0
-    for name, array in arrays.items():
-        begin, end = end, end + array.nbytes
-        header[name] = {"dtype": names[array.dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
-    head = json.dumps(header).encode("ascii")
-    head += b" " * (-len(head) % 8)
-    with durable.create_file(path, need=8 + len(head) + end) as file:
-        file.write(len(head).to_bytes(8, "little") + head)
-        for array in arrays.values():
-            file.write(np.ascontiguousarray(array).data)
-
-
-_TYPES = {"I64": np.int64, "I32": np.int32, "U16": np.uint16, "U8": np.uint8}
-
-
-def _mapped(path: Path) -> dict[str, Ints]:
-    """The arrays of a safetensors file as views of the mapped file, which the operating system reads as they are used.
-
-    The safetensors library copies every tensor; for half a gigabyte of postings that alone takes a second. The format:
-    eight bytes with the length of the header, the header as JSON, then the data.
-
-    Raises:
-        ValueError, KeyError, TypeError, OSError: it is not such a file.
-    """
-    content = np.memmap(path, np.uint8, "r")
-    length = int(content[:8].view("<u8")[0])
-    if not 2 <= length <= min(len(content) - 8, 1 << 20):
-        raise ValueError("bad header")
-    header = json.loads(content[8 : 8 + length].tobytes())
-    data = content[8 + length :]
-    arrays = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        begin, end = entry["data_offsets"]
-        kind, (count,) = np.dtype(_TYPES[entry["dtype"]]), entry["shape"]
-        if not (0 <= begin <= end <= len(data) and end - begin == count * kind.itemsize):
-            raise ValueError(f"{name} lies outside the file")
-        arrays[name] = np.asarray(data[begin:end]).view(kind)
-    return arrays
-
-
-def _damaged(folder: Path, reason: str) -> IntegrityError:
-    return IntegrityError(
-        _t("integrity.unreadable", folder=folder, name=_FILE, reason=reason), hint=_t("integrity.hint")
-    )

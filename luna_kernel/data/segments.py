@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +21,30 @@ class Segment:
     """int32 (V,), ascending."""
     starts: Ints
     """int64 (V + 1,)."""
-    rows: Ints
-    """int32 (P,), ascending within a term."""
-    counts: Ints
-    """uint16 or uint8 (P,)."""
+    all_rows: Ints
+    """int32 (P,), ascending within a term; read through `part`."""
+    all_counts: Ints
+    """uint16 or uint8 (P,); read through `part`."""
+    check: Callable[[slice], None] | None = None
+    """Told which postings will be read, before they are; raises `IntegrityError` where they are damaged."""
+
+    def __len__(self) -> int:
+        """How many postings there are."""
+        return len(self.all_rows)
+
+    def part(self, postings: slice) -> tuple[Ints, Ints]:
+        """(rows, counts) of some postings.
+
+        Raises:
+            IntegrityError: they were read from a file and are not what was written.
+        """
+        if self.check is not None:
+            self.check(postings)
+        return self.all_rows[postings], self.all_counts[postings]
+
+    def whole(self) -> tuple[Ints, Ints]:
+        """(rows, counts) of all postings; see `part`."""
+        return self.part(slice(0, len(self)))
 
     def find(self, term: int) -> slice:
         """Where the postings of `term` are; an empty slice if there are none."""
@@ -78,12 +98,12 @@ def merged(segments: Sequence[Segment], alive: Ints) -> Segment:
         total[place] += size
     starts = np.concatenate(([0], np.cumsum(total)))
     rows = np.empty(int(starts[-1]), np.int32)
-    counts = np.empty(len(rows), np.result_type(*(segment.counts.dtype for segment in segments)))
+    counts = np.empty(len(rows), np.result_type(*(segment.all_counts.dtype for segment in segments)))
     free = starts[:-1].copy()
     """Where the next posting of each term goes."""
     for segment, place, size in zip(segments, places, sizes, strict=True):
         for part, postings in segment.blocks():
-            from_rows, from_counts = segment.rows[postings], segment.counts[postings]
+            from_rows, from_counts = segment.part(postings)
             if not whole:
                 living = alive[from_rows]
                 from_rows, from_counts = from_rows[living], from_counts[living]
@@ -103,5 +123,5 @@ def living_sizes(segment: Segment, alive: Ints | None) -> Ints:
     found = np.zeros(len(segment.terms), np.int64)
     for terms, postings in segment.blocks():
         starts = segment.starts[terms] - segment.starts[terms.start]
-        found[terms] = np.add.reduceat(alive[segment.rows[postings]], starts, dtype=np.int64)
+        found[terms] = np.add.reduceat(alive[segment.part(postings)[0]], starts, dtype=np.int64)
     return found

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from luna_kernel.contracts.retrievers import Hit, Retriever
-from luna_kernel.data.postings import Floats, Ints, Postings, Vocabulary, Weights, load_postings, save_postings
+from luna_kernel.data.postings import Floats, Ints, Postings, Vocabulary, Weights
+from luna_kernel.data.postings_file import load_postings, save_postings
 
 from .analysis import Analyzer
 from .config import BM25Config

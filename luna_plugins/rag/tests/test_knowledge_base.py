@@ -246,7 +246,7 @@ def test_a_broken_index_is_noticed_and_made_anew(write: Write, place: Path, regi
         kb.sync([docs])
         expected = [(p.text, p.score) for p in kb.search("sino", threshold=0).passages]
     files = [path for path in (place / "index").rglob("*") if path.is_file()]
-    assert len(files) == 5
+    assert len(files) == 7
     for path in files:
         data = path.read_bytes()
         for damaged in (data[: len(data) // 2], b"", data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]):
@@ -260,6 +260,40 @@ def test_a_broken_index_is_noticed_and_made_anew(write: Write, place: Path, regi
         with KnowledgeBase.open(place, registry) as kb:
             assert [(p.text, p.score) for p in kb.search("sino", threshold=0).passages] == expected
         path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["bm25", "tfidf"])
+def test_damage_that_opening_does_not_meet_is_met_by_what_needs_it(
+    write: Write, place: Path, registry: Registry, name: str
+) -> None:
+    docs = write(**{"a.md": A, "b.md": B})
+    with KnowledgeBase(place, registry) as kb:
+        kb.sync([docs])
+        expected = [(p.text, p.score) for p in kb.search("sino", threshold=0).passages]
+    path = place / "index" / name / "data" / "postings.safetensors"
+    data = path.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    middle = sum(header["rows"]["data_offsets"]) // 2 + 8 + int.from_bytes(data[:8], "little")
+
+    def damage() -> None:
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+
+    for use in ("search", "sync"):
+        damage()
+        said: list[str] = []
+        with KnowledgeBase.open(place, registry, say=said.append) as kb:
+            assert [item.state for item in kb.conditions() if item.name == name] == ["damaged"]
+            if use == "search":
+                assert [(p.text, p.score) for p in kb.search("sino", threshold=0).passages] == expected
+            else:
+                write(**{"c.md": "Um sino novo.\n"})
+                kb.sync([docs])
+                check_whole(kb)
+            assert [name in text and "refeito" in text for text in said] == [True]
+            assert kb.search("sino", threshold=0).passages
+    with KnowledgeBase.open(place, registry, say=said.append) as kb:
+        assert {item.state for item in kb.conditions()} == {"whole"}
+    assert len(said) == 1
 
 
 def test_the_index_of_another_knowledge_base_is_not_used(write: Write, tmp_path: Path, registry: Registry) -> None:

@@ -18,7 +18,8 @@ import numpy as np
 from luna_kernel.base import durable
 from luna_kernel.base.errors import IntegrityError
 from luna_kernel.contracts.retrievers import Hit, Retriever
-from luna_kernel.data.postings import Floats, Ints, Postings, Vocabulary, Weights, load_postings, save_postings
+from luna_kernel.data.postings import Floats, Ints, Postings, Vocabulary, Weights
+from luna_kernel.data.postings_file import load_postings, save_postings
 
 from .config import TfidfConfig
 from .ngrams import Gramifier
