@@ -1,9 +1,9 @@
 """The indexes of a knowledge base: derived from its database, checked before they are read, made anew when in doubt.
 
 Each retriever has a folder. Its `index.json`, written last, names the knowledge base, the retriever with its version
-and settings, and the SHA-256 of every file. Files are compared before a retriever opens them, large ones block by block, each block
-before its first use (`luna_kernel.base.block_sums`). Which chunks an index lacks or has too much follows from the ids;
-it is brought up to date by adding and removing them.
+and settings, and the SHA-256 of every file. Files are compared before a retriever opens them, large ones block by
+block, each block before its first use (`luna_kernel.base.block_sums`). Which chunks an index lacks or has too much
+follows from the ids; it is brought up to date by adding and removing them.
 """
 
 from __future__ import annotations
