@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -151,7 +152,7 @@ class Postings:
             total[segment.terms] += living_sizes(segment, alive)
         return total
 
-    def squares(self, worth: Callable[[Ints, Ints], Floats]) -> Floats:
+    def squares(self, worth: Callable[[Ints, Ints], Floats]) -> np.ndarray[Any, np.dtype[np.float64]]:
         """float64 (rows,): the sum of the squares of what each row's postings are worth.
 
         Args:

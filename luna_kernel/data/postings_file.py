@@ -135,7 +135,7 @@ class _Mapped:
         content = np.memmap(path, np.uint8, "r")
         # One that an older Luna wrote has no table, and was compared as a whole before.
         has_sums = path.with_name(path.name + SUFFIX).is_file()
-        sums = BlockSums(path, memoryview(content)) if has_sums else None
+        sums = BlockSums(path, content.data) if has_sums else None
         if sums is not None:
             sums.check(0, 8)
         length = int(content[:8].view("<u8")[0])
