@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .data import Chunk, Document
 
@@ -35,6 +35,10 @@ class Retriever(ABC):
         config: the component's validated config.
         registry: for a retriever that is made of other components (an encoder).
     """
+
+    takes_batches: ClassVar[bool] = False
+    """Whether the first chunks may come in several calls of `add` to the same effect. Without it they all come in one,
+    for a retriever that learns from what it is given first."""
 
     def __init__(self, config: Any = None, registry: Registry | None = None) -> None:
         self.config = config

@@ -25,6 +25,9 @@ def _fold_table() -> dict[int, str]:
     return table
 
 
+_STRANGE = re.compile(r"[^\x00-\x7f]+")
+
+
 def _fold_slowly(text: str) -> str:
     parts = unicodedata.normalize("NFKD", text).lower()
     return "".join(_SPECIAL.get(c, c) for c in parts if not unicodedata.combining(c))
@@ -35,7 +38,7 @@ def fold(text: str) -> str:
     if text.isascii():
         return text.lower()
     folded = text.translate(_fold_table())
-    return folded if folded.isascii() else _fold_slowly(folded)
+    return folded if folded.isascii() else _STRANGE.sub(lambda found: _fold_slowly(found.group()), folded)
 
 
 def word_set(text: str) -> frozenset[str]:

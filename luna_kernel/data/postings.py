@@ -3,18 +3,19 @@
 It holds counts only; what they are worth (BM25, TF-IDF) its user says, see `weighted_search`. Items come and go at any
 time: new ones form segments that are merged as they pile up, so that adding costs in proportion to what is added;
 removed ones are marked, skipped, and dropped when segments merge. What a term's rarity is follows from the living items
-alone, so an index that grew and shrank gives the very figures of one built at once.
+alone, so an index that grew and shrank gives the very figures of one built at once. For the disk see `postings_file`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from .top_rows import Ints
+from .segments import Segment, living_sizes, make_segment, merged
+from .top_rows import Floats, Ints
 
 
 class Vocabulary:
@@ -38,43 +39,6 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.terms)
-
-
-@dataclass
-class Segment:
-    """Postings of some rows, sorted by term: those of `terms[i]` are at `starts[i]:starts[i + 1]`."""
-
-    terms: Ints
-    """int32 (V,), ascending."""
-    starts: Ints
-    """int64 (V + 1,)."""
-    rows: Ints
-    """int32 (P,), ascending within a term."""
-    counts: Ints
-    """uint16 or uint8 (P,)."""
-
-    def find(self, term: int) -> slice:
-        """Where the postings of `term` are; an empty slice if there are none."""
-        place = self.place(term)
-        return slice(int(self.starts[place]), int(self.starts[place + 1])) if place >= 0 else slice(0, 0)
-
-    def place(self, term: int) -> int:
-        """Where `term` is in `terms`; -1 if it is not there."""
-        # A plain int would have the whole array cast for each search.
-        place = int(self.terms.searchsorted(self.terms.dtype.type(term)))
-        return place if place < len(self.terms) and self.terms[place] == term else -1
-
-    def term_of_posting(self) -> Ints:
-        """int32 (P,): the term of each posting."""
-        return np.repeat(self.terms, np.diff(self.starts))
-
-
-def make_segment(terms: Ints, rows: Ints, counts: Ints) -> Segment:
-    """A segment from parallel arrays (P,) whose rows ascend."""
-    order = np.argsort(terms, kind="stable")
-    terms, rows, counts = terms[order], rows[order], counts[order]
-    unique, starts = np.unique(terms, return_index=True)
-    return Segment(unique.astype(np.int32), np.append(starts, len(terms)).astype(np.int64), rows, counts)
 
 
 class Postings:
@@ -125,7 +89,7 @@ class Postings:
         for item in items:
             unique, times = np.unique(item, return_counts=True)
             terms.append(unique.astype(np.int32))
-            counts.append(np.minimum(times, 65535).astype(np.uint16))
+            counts.append(np.minimum(times, 65535).astype(np.uint16 if len(times) and times.max() > 255 else np.uint8))
             sizes.append(len(unique))
         rows = np.repeat(np.arange(first, first + len(ids), dtype=np.int32), sizes)
         self.segments.append(make_segment(np.concatenate(terms), rows, np.concatenate(counts)))
@@ -134,8 +98,8 @@ class Postings:
         self.alive = np.append(self.alive, np.ones(len(ids), np.bool_))
         known.update(zip(ids, range(first, first + len(ids)), strict=True))
         self.version += 1
-        while len(self.segments) > 1 and len(self.segments[-1].rows) * 4 > len(self.segments[-2].rows):
-            self.segments[-2:] = [self._merged(self.segments[-2:])]
+        while len(self.segments) > 1 and len(self.segments[-1]) * 4 > len(self.segments[-2]):
+            self.segments[-2:] = [merged(self.segments[-2:], self.alive)]
 
     def remove(self, ids: Iterable[int]) -> None:
         """Remove items; unknown ids are ignored."""
@@ -151,21 +115,15 @@ class Postings:
         """One segment, without what was removed."""
         if len(self.segments) <= 1 and self.alive.all():
             return
-        merged = self._merged(self.segments)
+        one = merged(self.segments, self.alive)
+        if not self.alive.all():
+            moved = np.cumsum(self.alive, dtype=np.int32) - np.int32(1)
+            one.all_rows = moved[one.all_rows]
         keep = np.flatnonzero(self.alive)
-        moved = np.cumsum(self.alive, dtype=np.int64) - 1
-        merged.rows = moved[merged.rows].astype(np.int32)
-        self.segments = [merged]
+        self.segments = [one]
         self.ids, self.lengths, self.alive = self.ids[keep], self.lengths[keep], self.alive[keep]
         self.__dict__.pop("_rows", None)
         self.version += 1
-
-    def _merged(self, segments: Sequence[Segment]) -> Segment:
-        terms = np.concatenate([segment.term_of_posting() for segment in segments])
-        rows = np.concatenate([segment.rows for segment in segments])
-        counts = np.concatenate([segment.counts for segment in segments])
-        living = self.alive[rows]
-        return make_segment(terms[living], rows[living], counts[living])
 
     def find(self, term: int) -> tuple[Ints, Ints]:
         """(rows, counts) of the living items that hold `term`, rows ascending."""
@@ -173,8 +131,9 @@ class Postings:
         for segment in self.segments:
             place = segment.find(term)
             if place.stop > place.start:
-                rows.append(segment.rows[place])
-                counts.append(segment.counts[place])
+                part = segment.part(place)
+                rows.append(part[0])
+                counts.append(part[1])
         if not rows:
             return np.zeros(0, np.int32), np.zeros(0, np.uint16)
         found, times = (rows[0], counts[0]) if len(rows) == 1 else (np.concatenate(rows), np.concatenate(counts))
@@ -186,10 +145,21 @@ class Postings:
     def document_frequencies(self, size: int) -> Ints:
         """int64 (size,): in how many living items each term is."""
         total = np.zeros(size, np.int64)
-        whole = bool(self.alive.all())
+        alive = None if self.alive.all() else self.alive
         for segment in self.segments:
-            if whole:
-                total[segment.terms] += np.diff(segment.starts)
-                continue
-            total += np.bincount(segment.term_of_posting()[self.alive[segment.rows]], minlength=size)
+            total[segment.terms] += living_sizes(segment, alive)
+        return total
+
+    def squares(self, worth: Callable[[Ints, Ints], Floats]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """float64 (rows,): the sum of the squares of what each row's postings are worth.
+
+        Args:
+            worth: from counts and terms of postings, both (P,), to float32 (P,).
+        """
+        total = np.zeros(len(self.ids), np.float64)
+        for segment in self.segments:
+            for terms, part in segment.blocks():
+                rows, counts = segment.part(part)
+                worths = worth(counts, segment.terms_of(terms)).astype(np.float64)
+                total += np.bincount(rows, worths * worths, minlength=len(total))
         return total

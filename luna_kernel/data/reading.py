@@ -25,8 +25,10 @@ from luna_kernel.plugins.registry import Component, Registry
 t = catalogue(__package__)
 
 PARSE = "luna_kernel.data.reading:parse"
-MAX_BYTES = 64 << 20
-"""Larger files are refused, unless their reader works line by line."""
+MAX_BYTES = 64_000_000
+"""Larger files are refused unless another limit is given, or their reader works line by line."""
+_WORKER_MEMORY, _WORKER_RESULT = 1 << 30, 256_000_000
+"""Bounds of the worker for files up to `MAX_BYTES`; they grow with a higher limit."""
 PIECE_BYTES = 4 << 20
 SECONDS = 60.0
 SHOWN_FAULTS = 5
@@ -106,7 +108,7 @@ def read_files(
     whole: bool = True,
     search: bool = False,
     mend_mojibake: bool = False,
-    max_bytes: int | None = None,
+    max_bytes: int = MAX_BYTES,
     on_bad: Callable[[BadRecord], None] | None = None,
 ) -> Iterator[FileReading]:
     """Read files one by one, lazily.
@@ -120,7 +122,7 @@ def read_files(
             in pieces.
         search: the text is wanted for search; see `Reader.search`.
         mend_mojibake: put right what was UTF-8 and had been read as something else; see `encodings.mend`.
-        max_bytes: of a file that must be read whole; None: `MAX_BYTES`.
+        max_bytes: size of a file that is read at once, at most.
         on_bad: called for each fault when `skip_bad`.
 
     Raises:
@@ -128,12 +130,14 @@ def read_files(
     """
     readers = readers_by_extension(registry)
     others = {extension: component.target for extension, component in readers.items()}
-    with ParserWorker(allowed=[PARSE]) as worker:
+    scale = max(1.0, max_bytes / MAX_BYTES)
+    bounds = {"memory": int(scale * _WORKER_MEMORY), "max_result": int(scale * _WORKER_RESULT)}
+    with ParserWorker(allowed=[PARSE], **bounds) as worker:
         for path in files:
             source = path.relative_to(root).as_posix() if root is not None else str(path)
             component = readers[path.suffix.lower()]
             piecewise = not whole and cast("type[Reader]", component.load()).piecewise
-            pieces = _pieces(path, max_bytes or MAX_BYTES, piecewise=piecewise)
+            pieces = _pieces(path, max_bytes, piecewise=piecewise)
             parsed = _parsed(worker, component, pieces, source, others, search=search, skip_bad=skip_bad)
             for result in parsed:
                 if result.bad and not skip_bad:
@@ -184,7 +188,7 @@ def _parsed(
         yield ReadResult(bad=[BadRecord(source, error.text)])
 
 
-def _pieces(path: Path, limit: int, *, piecewise: bool) -> Iterator[tuple[bytes, int]]:
+def _pieces(path: Path, max_bytes: int, *, piecewise: bool) -> Iterator[tuple[bytes, int]]:
     """(bytes, lines before them) of a file: all of it, or pieces cut after line ends."""
     try:
         size = path.stat().st_size
@@ -193,14 +197,14 @@ def _pieces(path: Path, limit: int, *, piecewise: bool) -> Iterator[tuple[bytes,
             file.seek(0)
             wide = head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head  # UTF-16: a line end is two bytes
             if not piecewise or wide or size <= PIECE_BYTES:
-                if size > limit:
-                    text = t("read.too_large", path=path, size=size_text(size), limit=size_text(limit))
+                if size > max_bytes:
+                    text = t("read.too_large", path=path, size=size_text(size), limit=size_text(max_bytes))
                     raise UsageError(text, hint=t("read.too_large.hint"))
                 yield file.read(), 0
                 return
             lines = 0
             while data := file.read(PIECE_BYTES):
-                data += file.readline(limit)
+                data += file.readline(max_bytes)
                 yield data, lines
                 lines += data.count(b"\n")
     except OSError as error:

@@ -15,12 +15,10 @@ from . import compiled
 from .postings import Postings
 from .top_rows import Column, Floats, Ints, TopRows
 
-_PATIENCE = 64
-"""So many terms are weighed one by one after a change before all are."""
+_PATIENCE = 0.1
+"""Share of all postings that is weighed term by term after a change before all are weighed at once."""
 _LARGE = 4096
 """From so many rows on compiling pays."""
-_BLOCK = 1 << 20
-"""Postings weighed at once."""
 
 
 class WeightedSearch:
@@ -64,10 +62,9 @@ class WeightedSearch:
         postings = self._postings
         if self._version != postings.version:
             self._version, self._asked, self._values, self._largest = postings.version, 0, [], []
-        self._asked += len(asked)
         if self._top.size != len(postings.ids):
             self._top = TopRows(len(postings.ids))
-        if self._asked > _PATIENCE and not self._values:
+        if not self._values and self._asked >= _PATIENCE * sum(len(segment) for segment in postings.segments):
             self._weigh_all()
         loops = compiled.loops() if self._values and len(postings.ids) >= _LARGE else None
         if loops is not None:
@@ -85,6 +82,7 @@ class WeightedSearch:
         rows, counts = self._postings.find(term)
         if not len(rows):
             return None
+        self._asked += len(rows)
         values = self._formula(rows, counts, np.full(len(rows), term, np.int32))
         return Column(rows, values, weight * self._rarity(len(rows)), float(values.max()))
 
@@ -94,7 +92,7 @@ class WeightedSearch:
             place = segment.place(term)
             if place >= 0:
                 begin, end = segment.starts[place], segment.starts[place + 1]
-                rows.append(segment.rows[begin:end])
+                rows.append(segment.part(slice(int(begin), int(end)))[0])
                 values.append(worth[begin:end])
                 largest = max(largest, float(most[place]))
         if not largest:
@@ -123,7 +121,8 @@ class WeightedSearch:
         with self._top.space() as (scores, touched):
             count = 0
             for part, worth in zip(postings.segments, self._values, strict=True):
-                count = loops.add(part.terms, part.starts, part.rows, worth, terms, weights, scores, touched, count)
+                rows = part.all_rows  # compared with their checksums when they were weighed
+                count = loops.add(part.terms, part.starts, rows, worth, terms, weights, scores, touched, count)
             ids, best = loops.select(scores, touched, count, k, postings.ids)
         return list(zip(ids.tolist(), best.tolist(), strict=True))
 
@@ -135,12 +134,10 @@ class WeightedSearch:
         size = max((int(segment.terms[-1]) + 1 for segment in postings.segments if len(segment.terms)), default=0)
         largest = np.zeros(size, np.float32)
         for segment in postings.segments:
-            values = np.empty(len(segment.rows), np.float32)
-            of_posting = segment.term_of_posting()
-            for begin in range(0, len(values), _BLOCK):
-                part = slice(begin, begin + _BLOCK)
-                rows = segment.rows[part]
-                worth = self._formula(rows, segment.counts[part], of_posting[part])
+            values = np.empty(len(segment), np.float32)
+            for terms, part in segment.blocks():
+                rows, counts = segment.part(part)
+                worth = self._formula(rows, counts, segment.terms_of(terms))
                 values[part] = worth if whole else worth * alive[rows]
             kept.append(values)
             tops.append(np.maximum.reduceat(values, segment.starts[:-1]) if len(values) else values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,10 @@ from hypothesis import strategies as st
 
 from luna_kernel.base.errors import IntegrityError
 from luna_kernel.data import compiled, weighted_search
+from luna_kernel.data import segments as segments_module
 from luna_kernel.data.postings import Postings, Vocabulary
 from luna_kernel.data.postings_file import load_postings, save_postings
+from luna_kernel.data.segments import make_segment, merged
 from luna_kernel.data.top_rows import Column, TopRows
 from luna_kernel.data.weighted_search import WeightedSearch
 
@@ -48,6 +52,36 @@ def test_any_order_of_changes(changes: list[tuple[bool, int, list[int]]]) -> Non
     postings.compact()
     assert view(postings) == truth
     assert len(postings.ids) == len(truth)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(ITEM, min_size=1, max_size=6), min_size=1, max_size=4), st.data(), st.integers(1, 40))
+def test_merged_is_what_sorting_all_gives(parts: list[list[list[int]]], data: st.DataObject, block: int) -> None:
+    segments, everything, row = [], [], 0
+    for part in parts:
+        triples = [(term, row + n, item.count(term)) for n, item in enumerate(part) for term in sorted(set(item))]
+        row += len(part)
+        columns = np.asarray(triples, np.int32).reshape(-1, 3).T
+        segments.append(make_segment(columns[0], columns[1], columns[2].astype(np.uint8)))
+        everything += triples
+    alive = np.asarray(data.draw(st.lists(st.booleans(), min_size=row, max_size=row)))
+    with block_of(block):
+        found = merged(segments, alive)
+    living = np.asarray([t for t in everything if alive[t[1]]], np.int32).reshape(-1, 3).T
+    expected = make_segment(living[0], living[1], living[2].astype(np.uint8))
+    assert np.array_equal(found.terms, expected.terms)
+    assert np.array_equal(found.starts, expected.starts)
+    for mine, right in zip(found.whole(), expected.whole(), strict=True):
+        assert np.array_equal(mine, right)
+
+
+@contextlib.contextmanager
+def block_of(size: int) -> Iterator[None]:
+    before, segments_module.BLOCK = segments_module.BLOCK, size
+    try:
+        yield
+    finally:
+        segments_module.BLOCK = before
 
 
 def test_ids_are_new_and_not_negative() -> None:
@@ -108,7 +142,7 @@ def grown(rng: np.random.Generator, vocabulary: int) -> Postings:
 
 def test_weighing_all_gives_what_weighing_one_term_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     index = grown(np.random.default_rng(3), 30)
-    for patience in (0, 10**6):
+    for patience in (0.0, 1e6):
         monkeypatch.setattr(weighted_search, "_PATIENCE", patience)
         search = WeightedSearch(
             index, lambda rows, counts, terms: (counts / (1 + rows + terms)).astype(np.float32), float
@@ -143,7 +177,7 @@ def test_compiled_loops_give_the_same_bits(seed: int, vocabulary: int, terms: in
     found = []
     for large in (10**9, 0):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(weighted_search, "_PATIENCE", 0)
+            patch.setattr(weighted_search, "_PATIENCE", 0.0)
             patch.setattr(weighted_search, "_LARGE", large)
             search = WeightedSearch(index, worth, lambda count: 1 / count)
             found.append([search.best(asked, k) for _ in range(2)])

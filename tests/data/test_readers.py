@@ -214,7 +214,6 @@ def test_a_bad_line_stops_with_file_and_line_or_is_skipped(registry, tmp_path):
 
 def test_large_files_come_in_pieces_with_the_right_lines(registry, tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "PIECE_BYTES", 100)
-    monkeypatch.setattr(reading, "MAX_BYTES", 200)
     lines = [json.dumps({"text": f"texto número {n}"}) for n in range(50)]
     lines[30] = "{"
     path = tmp_path / "a.jsonl"
@@ -227,7 +226,7 @@ def test_large_files_come_in_pieces_with_the_right_lines(registry, tmp_path, mon
     assert [r.place for r in records] == [f"{path}:{n + 1}" for n in range(50) if n != 30]
     assert [b.place for b in bad] == [f"{path}:31"]
     with pytest.raises(UsageError, match="too large"):
-        list(read_files([path], registry))
+        list(read_files([path], registry, max_bytes=200))
 
 
 def test_a_reader_that_kills_its_process_costs_one_error(registry, tmp_path, monkeypatch):

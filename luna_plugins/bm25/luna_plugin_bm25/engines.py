@@ -131,11 +131,10 @@ def living_documents(postings: Postings) -> list[list[int]]:
     terms: list[Ints] = [np.zeros(0, np.int32)]
     rows: list[Ints] = [np.zeros(0, np.int32)]
     for segment in postings.segments:
-        of_posting = segment.term_of_posting()
-        living = postings.alive[segment.rows]
-        times = segment.counts[living]
-        terms.append(np.repeat(of_posting[living], times))
-        rows.append(np.repeat(segment.rows[living], times))
+        held, counts = segment.whole()
+        living = postings.alive[held]
+        terms.append(np.repeat(segment.terms_of(slice(0, len(segment.terms)))[living], counts[living]))
+        rows.append(np.repeat(held[living], counts[living]))
     found, row = np.concatenate(terms), np.concatenate(rows)
     order = np.lexsort((found, row))
     sizes = np.bincount(row, minlength=len(postings.ids))[postings.alive]

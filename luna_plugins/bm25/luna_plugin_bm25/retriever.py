@@ -39,6 +39,7 @@ class BM25Retriever(Retriever):
     """Words that question and chunk share, weighed by their rarity."""
 
     config: BM25Config
+    takes_batches = True
 
     def __init__(self, config: BM25Config | None = None, registry: Registry | None = None) -> None:
         super().__init__(config or BM25Config(), registry)

@@ -1,6 +1,6 @@
 """How large a text is: in characters, words or tokens.
 
-Sizes of neighbouring pieces are added, so a text is tokenised once. Tokens of two pieces joined may be more than those
+Sizes of neighbouring pieces are added, so a text is counted once. Tokens of two pieces joined may be more than those
 of the pieces apart. Where the tokenizer splits text by a regular expression that never looks back (GPT-2's, Llama 3's),
 only the word at the joint can differ, and what it adds is counted; with others (`additive` is False) whoever joins
 pieces must measure the result.
@@ -18,14 +18,14 @@ from luna_kernel.base import integrity
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.data.sentences import Span
-from luna_kernel.data.tokenizer import SPLIT_PATTERN, TOKENIZER_FILE
+from luna_kernel.data.tokenizer import TOKENIZER_FILE
 
 from .config import ChunkConfig
+from .pretokens import PATTERNS, WHITE, WordCounts
 
 t = catalogue(__package__)
 
-_WHITE = "\\t-\\r \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"
-_HEAD = re.compile(f"[{_WHITE}]*[^{_WHITE}]+[{_WHITE}]*")
+_HEAD = re.compile(f"[{WHITE}]*[^{WHITE}]+[{WHITE}]*")
 
 
 def measure_of(config: ChunkConfig) -> Measure:
@@ -87,12 +87,18 @@ class Tokens(Measure):
             raise UsageError(
                 t("tokenizer.broken", path=file, reason=error), hint=t("tokenizer.missing.hint")
             ) from error
-        self.additive = _is_local(description)
+        pattern = _local_pattern(description)
+        self.additive = pattern is not None
+        self._words = None if pattern is None else WordCounts(pattern, self._encoded)
         self._joints: dict[tuple[str, str], int] = {}
         self._parts: dict[str, int] = {}
 
     def sizes(self, texts: Sequence[str]) -> list[int]:
         """The size of each text."""
+        return self._encoded(texts) if self._words is None else self._words.sizes(texts)
+
+    def _encoded(self, texts: Sequence[str]) -> list[int]:
+        """The same by the tokenizer."""
         try:
             found = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):  # halves of surrogate pairs
@@ -116,6 +122,9 @@ class Tokens(Measure):
         """See `Measure`."""
         for longest in (5, 16):  # characters of a token; if tokens are longer still, the cut falls earlier
             part = text[start : min(end, start + longest * limit)]
+            whole = None if self._words is None else self._words.reach(part, limit)
+            if whole is not None and (whole < len(part) or start + whole == end):
+                return start + whole
             found = self._tokenizer.encode(part.encode("utf-8", "replace").decode(), add_special_tokens=False)
             if len(found) > limit:
                 place = found.token_to_chars(limit)
@@ -125,19 +134,22 @@ class Tokens(Measure):
         return start + len(part)
 
 
-def _is_local(description: dict[str, Any]) -> bool:
-    """Whether it is a byte-level BPE that splits by one of the known expressions and changes no character."""
+def _local_pattern(description: dict[str, Any]) -> re.Pattern[str] | None:
+    """How it splits text, if it is a byte-level BPE that splits by a known expression and changes no character."""
     splits = description.get("pre_tokenizer") or {}
     steps = splits.get("pretokenizers", [splits])
-    if description.get("normalizer") is not None or description["model"].get("type") != "BPE":
-        return False
+    model = description["model"]
+    if description.get("normalizer") is not None or model.get("type") != "BPE" or model.get("dropout"):
+        return None
     if any(step.get("add_prefix_space") for step in steps):
-        return False
+        return None
     patterns = [step["pattern"].get("Regex") for step in steps if step.get("type") == "Split"]
     byte_level = [step for step in steps if step.get("type") == "ByteLevel"]
     if len(byte_level) != 1 or len(patterns) + 1 != len(steps):
-        return False
-    return patterns == ([] if byte_level[0].get("use_regex", True) else [SPLIT_PATTERN])
+        return None
+    if byte_level[0].get("use_regex", True):
+        return None if patterns else PATTERNS[None]
+    return PATTERNS.get(patterns[0]) if len(patterns) == 1 else None
 
 
 def _joint(text: str, start: int, end: int) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from luna_kernel.data.sentences import Span
 
@@ -14,8 +14,7 @@ from .measure import Measure
 _GOOD_PLACES = tuple(re.compile(pattern) for pattern in (r"\n\s*", r"[;:,]\s+", r"\s+"))
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """A part of the text with its size."""
 
     start: int

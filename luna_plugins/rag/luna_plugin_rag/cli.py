@@ -20,9 +20,9 @@ t = catalogue(__package__)
 @option("--kb", metavar="NAME|DIR", help=lambda: t("option.kb"))
 @option("--rebuild", is_flag=True, help=lambda: t("option.rebuild"))
 @option("--max-chars", type=click.IntRange(40, 100_000), help=lambda: t("option.max_chars"))
-@option("--retriever", "retrievers", multiple=True, metavar="NAME", help=lambda: t("option.retriever"))
 @option("--mend-mojibake/--no-mend-mojibake", default=None, help=lambda: t("option.mend"))
-@option("--max-file-mb", type=click.IntRange(1, 4096), metavar="MB", help=lambda: t("option.max_file_mb"))
+@option("--max-file-size", "max_file_mb", type=click.IntRange(1, 4000), metavar="MB", help=lambda: t("option.max_file"))
+@option("--retriever", "retrievers", multiple=True, metavar="NAME", help=lambda: t("option.retriever"))
 @plugins_option
 @json_option
 @click.pass_obj
@@ -32,9 +32,9 @@ def index(
     kb: str | None,
     rebuild: bool,
     max_chars: int | None,
-    retrievers: tuple[str, ...],
     mend_mojibake: bool | None,
     max_file_mb: int | None,
+    retrievers: tuple[str, ...],
 ) -> None:
     """Read folders and files into a knowledge base."""
     from luna_kernel.base import durable
@@ -57,6 +57,7 @@ def index(
             registry.get("retriever", name, where="--retriever")
         fields["retrievers"] = tuple(dict.fromkeys(retrievers))
     config = KnowledgeConfig(**fields)
+    is_new = not (folder / DATABASE).exists()
     try:
         knowledge = KnowledgeBase(folder, registry, config, say=app.say)
     except IntegrityError as error:
@@ -67,8 +68,13 @@ def index(
         for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
             durable.remove_file(folder / name)
         knowledge = KnowledgeBase(folder, registry, config, say=app.say)
-    with knowledge, show_progress() as progress:
-        summary = knowledge.sync(paths, progress=progress, rebuild=rebuild)
+    try:
+        with knowledge, show_progress() as progress:
+            summary = knowledge.sync(paths, progress=progress, rebuild=rebuild)
+    except UsageError:
+        if is_new:  # nothing could be read: no empty base stays behind
+            durable.remove_folder(folder)
+        raise
     if app.json:
         app.emit({"ok": True, "knowledge_base": str(folder), **summary.to_json()})
         return

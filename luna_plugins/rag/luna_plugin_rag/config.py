@@ -36,18 +36,18 @@ def _as_node(value: Any) -> Any:
 
 
 class KnowledgeConfig(BaseModel):
-    """Settings of a knowledge base. Chunker and retrievers decide what is stored; the rest may change freely."""
+    """Settings of a knowledge base. Those above `reranker` decide what is stored; the rest may change freely."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     chunker: dict[str, Any] = Field(default_factory=lambda: {"name": "paragraph"})
     """The chunker as a node: its name and its own settings; a name alone may be given as text."""
-    mend_mojibake: bool | None = None
-    """Whether UTF-8 that had been read as Latin-1 (`nÃ£o`) is put right; None: as when it was filled, at first not."""
-    max_file_mb: int | None = Field(default=None, ge=1, le=4096)
-    """Larger files are not read; None: as when it was filled, at first 64."""
     retrievers: tuple[dict[str, Any], ...] | None = None
     """The retrievers as nodes; None: `bm25` and `tfidf`, and `faiss` where that plugin is on."""
+    mend_mojibake: bool | None = None
+    """Whether to put right UTF-8 that had been read as Latin-1; None: as when it was last said, at first not."""
+    max_file_mb: int | None = Field(default=None, ge=1, le=4000)
+    """Largest file that is read, in MB; None: as when it was last said, at first 64."""
     reranker: dict[str, Any] | None = Field(default_factory=lambda: {"name": "alignment"})
     """What orders the fused hits anew; None: their order by fusion stands, and every hit counts as relevant."""
     candidates: int = Field(default=30, ge=1, le=1000)

@@ -1,8 +1,9 @@
 """The indexes of a knowledge base: derived from its database, checked before they are read, made anew when in doubt.
 
 Each retriever has a folder. Its `index.json`, written last, names the knowledge base, the retriever with its version
-and settings, and the SHA-256 of every file. Which chunks an index lacks or has too much follows from the ids; it is
-brought up to date by adding and removing them.
+and settings, and the SHA-256 of every file. Files are compared before a retriever opens them, large ones block by
+block, each block before its first use (`luna_kernel.base.block_sums`). Which chunks an index lacks or has too much
+follows from the ids; it is brought up to date by adding and removing them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from luna_kernel.base import durable, integrity
+from luna_kernel.base.block_sums import SUFFIX
 from luna_kernel.base.errors import IntegrityError, StorageError, UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.retrievers import Retriever
@@ -22,6 +24,9 @@ from luna_kernel.plugins.registry import Component, Registry
 from .store import Store
 
 t = catalogue(__package__)
+
+Progress = Callable[[int, int, str], None]
+"""Told (chunks done, chunks to do, name of the index) while an index takes chunks in."""
 
 FORMAT = 1
 _MARKER, _DATA = "index.json", "data"
@@ -87,6 +92,7 @@ class Indexes:
         self._components = [self._component(node) for node in nodes]
         self._indexes: list[Index] = []
         self._generation = -1
+        self._progress: Progress | None = None
 
     def current(self, *, writing: bool = False) -> list[Index]:
         """The retrievers, up to date with the database.
@@ -108,12 +114,31 @@ class Indexes:
             self._generation = generation
         return self._indexes
 
-    def save(self) -> None:
+    def save(self, progress: Progress | None = None) -> None:
         """Write the indexes that differ from what is on the disk; only whoever holds the lock may."""
-        for index in self.current(writing=True):
-            if not index.saved:
-                self._write(index)
-                index.saved = True
+        self._progress = progress
+        try:
+            for index in self.current(writing=True):
+                if not index.saved:
+                    self._write(index)
+                    index.saved = True
+        finally:
+            self._progress = None
+
+    def doubt(self, error: IntegrityError) -> None:
+        """Make anew the indexes whose files are damaged, after a search that met damage.
+
+        Raises:
+            IntegrityError: `error`, if none is.
+        """
+        wanted, found = self._store.chunk_ids(), False
+        for place, (component, config) in enumerate(self._components):
+            if self._condition(component, config, wanted).state == "damaged":
+                self._say(t("index.damaged", name=component.name, reason=error.text))
+                self._indexes[place] = self._anew(self._indexes[place], wanted)
+                found = True
+        if not found:
+            raise error
 
     def close(self) -> None:
         """Let go of what the retrievers hold outside memory."""
@@ -132,7 +157,7 @@ class Indexes:
             return IndexCondition(name, "absent", missing=len(wanted))
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         try:
-            manifest = self._check(folder, component, settings)
+            manifest = self._check(folder, component, settings, whole=True)
             if manifest is None:
                 found = integrity.read_json(folder / _MARKER)
                 return IndexCondition(name, "other", bytes=size, settings=found.get("settings"))
@@ -180,8 +205,12 @@ class Indexes:
             raise UsageError(t("index.other_encoder", **fields), hint=t("index.other_encoder.hint"))
         self._say(t("index.other_encoder.anew", **fields))
 
-    def _check(self, folder: Path, component: Component, settings: dict[str, Any]) -> dict[str, Any] | None:
+    def _check(
+        self, folder: Path, component: Component, settings: dict[str, Any], *, whole: bool = False
+    ) -> dict[str, Any] | None:
         """The manifest, if the index is whole; None if it is of other settings or another knowledge base.
+
+        Files that are compared block by block as they are used are compared here only if `whole`.
 
         Raises:
             IntegrityError: it is damaged.
@@ -192,7 +221,7 @@ class Indexes:
         made_of = {key: manifest.get(key) for key in ("format", "knowledge", "retriever", "version", "settings")}
         if made_of != self._made_of(component, settings):
             return None
-        integrity.check(folder, manifest["files"])
+        integrity.check(folder, manifest["files"], blocks=None if whole else SUFFIX)
         return manifest
 
     def _made_of(self, component: Component, settings: dict[str, Any]) -> dict[str, Any]:
@@ -213,28 +242,40 @@ class Indexes:
         if len(gone) > len(wanted):  # hardly anything stays: making it anew is cheaper and leaves nothing behind
             return self._anew(index, wanted)
         index.saved = False
-        index.retriever.remove(sorted(gone))
-        self._add(index.retriever, new)
+        try:
+            index.retriever.remove(sorted(gone))
+            self._add(index.name, index.retriever, new)
+        except IntegrityError as error:
+            self._say(t("index.damaged", name=index.name, reason=error.text))
+            return self._anew(index, wanted)
         return self._anew(index, wanted) if index.retriever.wants_rebuild else index
 
     def _anew(self, index: Index, wanted: set[int]) -> Index:
         config = index.component.make_config(index.settings)
         retriever = index.component.load()(config, self._registry)
-        self._add(retriever, wanted, at_once=True)
+        self._add(index.name, retriever, wanted, at_once=True)
         return Index(index.name, index.component, index.settings, retriever, saved=False)
 
-    def _add(self, retriever: Retriever, ids: set[int], *, at_once: bool = False) -> None:
-        """Add chunks; all at once to an empty retriever, which may learn from what it is given first."""
+    def _add(self, name: str, retriever: Retriever, ids: set[int], *, at_once: bool = False) -> None:
+        """Add chunks; all at once to an empty retriever that learns from what it is given first."""
         ordered = sorted(ids)
-        size = max(len(ordered), 1) if at_once or not len(retriever) else _BATCH
+        whole = not retriever.takes_batches and (at_once or not len(retriever))
+        size = max(len(ordered), 1) if whole else _BATCH
         for begin in range(0, len(ordered), size):
+            if self._progress is not None:
+                self._progress(begin, len(ordered), name)
             rows = list(self._store.texts(ordered[begin : begin + size]))
             retriever.add([chunk_id for chunk_id, _ in rows], [text for _, text in rows])
 
     def _write(self, index: Index) -> None:
         with durable.replace_folder(self._folder / index.name, marker=_MARKER) as new:
             durable.make_folder(new / _DATA)
-            index.retriever.save(new / _DATA)
+            try:
+                index.retriever.save(new / _DATA)
+            except IntegrityError as error:  # what it still had to read from the former files
+                self._say(t("index.damaged", name=index.name, reason=error.text))
+                index.retriever = self._anew(index, self._store.chunk_ids()).retriever
+                index.retriever.save(new / _DATA)
             manifest = self._made_of(index.component, index.settings)
             manifest["chunks"] = len(index.retriever)
             manifest["files"] = integrity.seal(new, exclude=[_MARKER])

@@ -10,14 +10,16 @@ out of the database, and indexes that are brought up to date at the next opening
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
+import functools
 import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from luna_kernel.base import durable
@@ -27,20 +29,22 @@ from luna_kernel.base.paths import data_dir, is_safe_name
 from luna_kernel.contracts.data import Chunk, Document
 from luna_kernel.contracts.retrievers import Chunker, Reranker
 from luna_kernel.data.portuguese import fold
-from luna_kernel.plugins.registry import Registry, suggest
+from luna_kernel.plugins.registry import Registry
 
 from .config import KnowledgeConfig
 from .filters import Condition
 from .indexes import IndexCondition, Indexes
-from .reading import Changes, compare, list_files, read
+from .reading import Changes, ReadFile, compare, list_files, read
 from .search import Found, Searcher
 from .store import DATABASE, FileState, Store
 
 t = catalogue(__package__)
 
-Progress = Callable[[int, int, str], None]
-"""Told (files done, files to do, source) while reading."""
+Progress = Callable[[str, int, int, str], None]
+"""Told (`reading`, files done, files to do, source), then (`indexing`, chunks done, chunks to do, name of index)."""
 
+_COMPARED = 20_000
+"""Sources at most that a name without a match is compared with."""
 _FLUSH_SECONDS, _FLUSH_FILES, _FLUSH_CHARS = 1.0, 200, 16_000_000
 
 
@@ -171,20 +175,25 @@ class KnowledgeBase:
             self._cut_anew_if_settings_changed()
             if self.config.retrievers:
                 self.store.set_meta("retrievers", json.dumps(self.config.retrievers))
-            mend, limit = self._how_to_read()
-            rebuild = rebuild or (self.store.meta("mended") == "yes") != mend
+            mend, max_mb = self._setting("mend_mojibake", default=False), self._setting("max_file_mb", default=64)
+            rebuild = rebuild or mend != json.loads(self.store.meta("mend_mojibake") or "false")
             known = {} if rebuild else self.store.files()
-            changes = compare(listing, known, limit)
+            changes = compare(listing, known, max_mb * 1_000_000)
             if rebuild:
                 changes.removed = [source for source in self.store.files() if source not in listing.files]
-            self.store.remove(changes.removed)
             self.store.restamp(changes.touched)
-            self._read(changes, progress, mend_mojibake=mend, max_bytes=limit)
-            self.store.set_meta("mended", "yes" if mend else "no")
-            summary = self._summary(changes, {**listing.skipped, **changes.unreadable})
-            if not summary.chunks:
-                raise _nothing_read(paths, summary.skipped)
-            self._indexes.save()
+            states = changes.new + changes.changed
+            reading = read(states, self._registry, max_bytes=max_mb * 1_000_000, mend_mojibake=mend)
+            self._take(reading, len(states), progress)
+            for name, value in (("mend_mojibake", mend), ("max_file_mb", max_mb)):
+                self.store.set_meta(name, json.dumps(value))  # not before all is read: a death leaves it to be done
+            skipped = {**listing.skipped, **changes.unreadable}
+            if self.store.files().keys() - self.store.files_without_documents() <= set(changes.removed):
+                # Nothing of what is named can be read: a folder that is not mounted must not empty the base.
+                raise _nothing_read(paths, self._summary(changes, skipped).skipped)
+            self.store.remove(changes.removed)
+            summary = self._summary(changes, skipped)
+            self._indexes.save(None if progress is None else functools.partial(progress, "indexing"))
         summary.seconds = time.perf_counter() - begin
         return summary
 
@@ -200,8 +209,10 @@ class KnowledgeBase:
             plain = pattern.removeprefix("./").rstrip("/")
             fits = [s for s in sources if s == plain or s.startswith(f"{plain}/") or fnmatch.fnmatchcase(s, plain)]
             if not fits:
-                near = suggest(plain, sources)
-                raise UsageError(t("kb.remove.none", pattern=pattern[:200]) + near, hint=t("kb.remove.none.hint"))
+                near = nearest(plain, sources)
+                text = t("kb.remove.none", pattern=pattern[:200])
+                text += " " + t("kb.remove.near", names=", ".join(near)) if near else ""
+                raise UsageError(text, hint=t("kb.remove.none.hint"))
             found.update(fits)
         return sorted(found)
 
@@ -259,22 +270,19 @@ class KnowledgeBase:
         else:
             self.store.set_meta("chunker", self._fingerprint)
 
-    def _how_to_read(self) -> tuple[bool, int]:
-        """Whether mojibake is mended, and the bytes of a file at most: as asked, else as when it was filled."""
-        kept = json.loads(self.store.meta("reading") or "{}")
-        asked = {"mend_mojibake": self.config.mend_mojibake, "max_file_mb": self.config.max_file_mb}
-        how = {"mend_mojibake": False, "max_file_mb": 64, **kept, **{k: v for k, v in asked.items() if v is not None}}
-        if how != kept:
-            self.store.set_meta("reading", json.dumps(how))
-        return bool(how["mend_mojibake"]), int(how["max_file_mb"]) << 20
+    def _setting(self, name: str, *, default: Any) -> Any:
+        """What the config says, else what was said last."""
+        given = getattr(self.config, name)
+        if given is not None:
+            return given
+        found = self.store.meta(name)
+        return default if found is None else json.loads(found)
 
-    def _read(self, changes: Changes, progress: Progress | None, *, mend_mojibake: bool, max_bytes: int) -> None:
-        """Read what is new or changed, and commit now and then, so that a death costs a second of work."""
-        states = changes.new + changes.changed
+    def _take(self, reading: Iterable[ReadFile], total: int, progress: Progress | None) -> None:
+        """Take in what is read, and commit now and then, so that a death costs a second of work."""
         pending: list[tuple[FileState, list[tuple[Document, list[Chunk]]]]] = []
         chars, since = 0, time.monotonic()
-        readings = read(states, self._registry, mend_mojibake=mend_mojibake, max_bytes=max_bytes)
-        for done, (state, documents, reasons) in enumerate(readings, 1):
+        for done, (state, documents, reasons) in enumerate(reading, 1):
             known = FileState(**{**state.__dict__, "reasons": tuple(reasons)})
             pending.append((known, [(document, self._chunker.chunk(document)) for document in documents]))
             chars += sum(len(document.text) for document in documents)
@@ -282,7 +290,7 @@ class KnowledgeBase:
                 self.store.put(pending)
                 pending, chars, since = [], 0, time.monotonic()
             if progress is not None:
-                progress(done, len(states), state.source)
+                progress("reading", done, total, state.source)
         self.store.put(pending)
 
     def _summary(self, changes: Changes, skipped: dict[str, str]) -> Summary:
@@ -323,6 +331,23 @@ class KnowledgeBase:
     def warm_up(self) -> None:
         """Load the indexes now, so that the first question need not wait for them."""
         self._indexes.current()
+
+
+def nearest(name: str, sources: Sequence[str], count: int = 3) -> list[str]:
+    """The sources that may have been meant: those that hold `name`, else those with a part most like it."""
+    wanted = fold(name.strip("*/"))
+    if not wanted:
+        return []
+    holding = [source for source in sources if wanted in fold(source)]
+    if holding:
+        return sorted(holding, key=len)[:count]
+    named: dict[str, list[str]] = {}
+    for source in sources[:_COMPARED]:
+        place = PurePosixPath(fold(source))
+        for part in {str(place), place.stem, *place.parts}:
+            named.setdefault(part, []).append(source)
+    near = difflib.get_close_matches(wanted, named, n=count, cutoff=0.6)
+    return list(dict.fromkeys(source for part in near for source in named[part]))[:count]
 
 
 def default_retrievers(registry: Registry) -> tuple[dict[str, Any], ...]:

@@ -29,6 +29,10 @@ _RACY_NS = 2_000_000_000
 """A file that was changed so shortly before it was looked at may have changed again within the clock's grain."""
 
 
+ReadFile = tuple[FileState, list[Document], list[str]]
+"""A file, its documents, and the reasons why not all of it could be read."""
+
+
 @dataclass
 class Listing:
     """The files of the given folders."""
@@ -91,8 +95,10 @@ class Changes:
 
 
 def compare(listing: Listing, known: dict[str, FileState], max_bytes: int) -> Changes:
-    """Sort the files into unchanged, touched, new, changed and removed, by stamps and content hash; those of more than
-    `max_bytes` are not read."""
+    """Sort the files into unchanged, touched, new, changed and removed, by stamps and content hash.
+
+    Larger files than `max_bytes` are unreadable.
+    """
     changes = Changes(removed=[source for source in known if source not in listing.files])
     for source, path in listing.files.items():
         old = known.get(source)
@@ -125,13 +131,11 @@ def _settled(state: FileState) -> bool:
     return max(state.mtime_ns, state.ctime_ns) + _RACY_NS < state.seen_ns
 
 
-def read(
-    states: Iterable[FileState], registry: Registry, *, mend_mojibake: bool, max_bytes: int
-) -> Iterator[tuple[FileState, list[Document], list[str]]]:
-    """(file, its documents, reasons why not all of it could be read), file by file; see `read_files`."""
+def read(states: Iterable[FileState], registry: Registry, *, max_bytes: int, mend_mojibake: bool) -> Iterator[ReadFile]:
+    """What each file gave; see `read_files`."""
     by_path = {Path(state.path): state for state in states}
-    asked = {"mend_mojibake": mend_mojibake, "max_bytes": max_bytes}
-    for reading in read_files(by_path, registry, skip_bad=True, search=True, **asked):
+    options = {"max_bytes": max_bytes, "mend_mojibake": mend_mojibake}
+    for reading in read_files(by_path, registry, skip_bad=True, search=True, **options):
         state = by_path[reading.path]
         yield state, documents_of(reading, state.source), _reasons(reading, state.source)
 

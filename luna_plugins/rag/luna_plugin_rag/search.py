@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from luna_kernel.base.errors import IntegrityError
 from luna_kernel.contracts.chat import Passage
 from luna_kernel.contracts.retrievers import Candidate, Hit, Reranker, Retriever
 from luna_kernel.data.portuguese import terms
@@ -49,6 +50,13 @@ class Searcher:
 
     def search(self, query: str, k: int, *, threshold: float, filters: Sequence[Condition] = ()) -> Found:
         """See `KnowledgeBase.search`."""
+        try:
+            return self._search(query, k, threshold, filters)
+        except IntegrityError as error:  # a block of an index, compared when it was first needed
+            self._indexes.doubt(error)
+        return self._search(query, k, threshold, filters)
+
+    def _search(self, query: str, k: int, threshold: float, filters: Sequence[Condition]) -> Found:
         indexes = self._indexes.current()
         if self._config.spelling:
             query = corrected(query, self.frequencies)

@@ -223,7 +223,7 @@ def skipped_lines(summary: Summary, limit: int = 3) -> list[str]:
 
 @contextlib.contextmanager
 def show_progress() -> Iterator[Progress | None]:
-    """A progress bar on stderr while files are read; none where nobody watches."""
+    """A progress bar on stderr while files are read and chunks indexed; none where nobody watches."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -233,6 +233,9 @@ def show_progress() -> Iterator[Progress | None]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(t("index.reading"), total=None)
-        yield lambda done, total, source: bar.update(
-            task, completed=done, total=total, description=f"{t('index.reading')} {source[-40:]}".replace("[", r"\[")
-        )
+
+        def show(stage: str, done: int, total: int, what: str) -> None:
+            text = f"{t(f'index.{stage}')} {what[-40:]}".replace("[", r"\[")
+            bar.update(task, completed=done, total=total, description=text)
+
+        yield show

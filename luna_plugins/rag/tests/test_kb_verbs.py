@@ -183,3 +183,16 @@ def test_another_encoder_is_an_error_not_a_wrong_answer(write: Write, place: Pat
         assert kb.search("quanto pesa o sino", threshold=0).passages
     assert len(said) == 1
     assert "lsa" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "near"), [("b", "sub/b.md"), ("sup", "sub/b.md"), ("C.TXT", "sub/c.txt"), ("a.mb", "a.md")]
+)
+def test_a_name_that_no_file_has_gets_the_nearest(
+    knowledge: KnowledgeBase, place: Path, pattern: str, near: str
+) -> None:
+    refused = luna("kb", "remove", "--kb", place, pattern, "--yes", status=2)
+    assert near in refused.stderr
+    assert len(knowledge.store.files()) == 3
+    refused = luna("kb", "remove", "--kb", place, "helicóptero", "--yes", status=2)
+    assert "Parecidos" not in refused.stderr

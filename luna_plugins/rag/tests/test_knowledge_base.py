@@ -73,10 +73,15 @@ def test_only_what_changed_is_read(write: Write, place: Path, registry: Registry
         write(**{"a.md": A + "Mais.\n"})
         os.utime(docs / "b.md", (1, 1))
         seen: list[str] = []
-        kb.sync([docs], progress=lambda done, total, source: seen.append(source))
-        assert seen == ["a.md"]
-        kb.sync([docs], progress=lambda done, total, source: seen.append(source), rebuild=True)
-        assert seen == ["a.md", "a.md", "b.md"]
+
+        def note(stage: str, done: int, total: int, what: str) -> None:
+            seen.append(what if stage == "reading" else f"{what} {done}/{total}")
+
+        kb.sync([docs], progress=note)
+        assert seen == ["a.md", "bm25 0/1", "tfidf 0/1"]
+        seen.clear()
+        kb.sync([docs], progress=note, rebuild=True)
+        assert seen == ["a.md", "b.md", "bm25 0/2", "tfidf 0/2"]
 
 
 def test_a_change_within_the_clocks_grain_is_seen(write: Write, place: Path, registry: Registry) -> None:
@@ -187,33 +192,6 @@ def test_nothing_to_read_is_said(write: Write, tmp_path: Path, place: Path, regi
             kb.sync([tmp_path / "nada"])
 
 
-def test_mojibake_is_mended_if_asked_and_from_then_on(write: Write, place: Path, registry: Registry) -> None:
-    """Files that were read before are read anew when the setting changes; later runs need not say it again."""
-    broken = "O portão da escola abre às oito.".encode().decode("latin-1")
-    docs = write(**{"a.txt": broken, "b.txt": "Nada a consertar: ação."})
-
-    def texts(config: KnowledgeConfig) -> list[str]:
-        with KnowledgeBase(place, registry, config) as kb:
-            kb.sync([docs])
-            return [document.text for document, _ in kb.store.whole_documents()]
-
-    mended = ["O portão da escola abre às oito.", "Nada a consertar: ação."]
-    assert texts(KnowledgeConfig())[0] == broken
-    assert texts(KnowledgeConfig(mend_mojibake=True)) == mended
-    assert texts(KnowledgeConfig()) == mended
-    assert texts(KnowledgeConfig(mend_mojibake=False))[0] == broken
-
-
-def test_larger_files_are_read_if_asked(write: Write, place: Path, registry: Registry) -> None:
-    docs = write(**{"a.txt": "O sino. " + "x " * 600_000, "b.txt": "A capela."})
-    with KnowledgeBase(place, registry, KnowledgeConfig(max_file_mb=1)) as kb:
-        summary = kb.sync([docs])
-        assert "--max-file-mb" in summary.skipped["a.txt"]
-        assert summary.files == 1
-    with KnowledgeBase(place, registry, KnowledgeConfig(max_file_mb=2)) as kb:
-        assert kb.sync([docs]).added == ["a.txt"]
-
-
 def test_several_folders(write: Write, tmp_path: Path, place: Path, registry: Registry) -> None:
     docs = write(**{"x/a.md": A, "y/a.md": B, "solto.md": C})
     with KnowledgeBase(place, registry) as kb:
@@ -239,8 +217,8 @@ def test_another_chunker_cuts_anew(write: Write, place: Path, registry: Registry
     config = KnowledgeConfig(chunker={"name": "paragraph", "max_chars": 80, "min_chars": 0})
     with KnowledgeBase(place, registry, config) as kb:
         seen: list[str] = []
-        assert kb.sync([docs], progress=lambda *a: seen.append(a[2])).chunks > 5
-        assert seen == []
+        assert kb.sync([docs], progress=lambda *told: seen.append(told[0])).chunks > 5
+        assert set(seen) == {"indexing"}
         check_whole(kb)
 
 
@@ -268,7 +246,7 @@ def test_a_broken_index_is_noticed_and_made_anew(write: Write, place: Path, regi
         kb.sync([docs])
         expected = [(p.text, p.score) for p in kb.search("sino", threshold=0).passages]
     files = [path for path in (place / "index").rglob("*") if path.is_file()]
-    assert len(files) == 5
+    assert len(files) == 7
     for path in files:
         data = path.read_bytes()
         for damaged in (data[: len(data) // 2], b"", data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]):
@@ -282,6 +260,40 @@ def test_a_broken_index_is_noticed_and_made_anew(write: Write, place: Path, regi
         with KnowledgeBase.open(place, registry) as kb:
             assert [(p.text, p.score) for p in kb.search("sino", threshold=0).passages] == expected
         path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["bm25", "tfidf"])
+def test_damage_that_opening_does_not_meet_is_met_by_what_needs_it(
+    write: Write, place: Path, registry: Registry, name: str
+) -> None:
+    docs = write(**{"a.md": A, "b.md": B})
+    with KnowledgeBase(place, registry) as kb:
+        kb.sync([docs])
+        expected = [(p.text, p.score) for p in kb.search("sino", threshold=0).passages]
+    path = place / "index" / name / "data" / "postings.safetensors"
+    data = path.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    middle = sum(header["rows"]["data_offsets"]) // 2 + 8 + int.from_bytes(data[:8], "little")
+
+    def damage() -> None:
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+
+    for use in ("search", "sync"):
+        damage()
+        said: list[str] = []
+        with KnowledgeBase.open(place, registry, say=said.append) as kb:
+            assert [item.state for item in kb.conditions() if item.name == name] == ["damaged"]
+            if use == "search":
+                assert [(p.text, p.score) for p in kb.search("sino", threshold=0).passages] == expected
+            else:
+                write(**{"c.md": "Um sino novo.\n"})
+                kb.sync([docs])
+                check_whole(kb)
+            assert [name in text and "refeito" in text for text in said] == [True]
+            assert kb.search("sino", threshold=0).passages
+    with KnowledgeBase.open(place, registry, say=said.append) as kb:
+        assert {item.state for item in kb.conditions()} == {"whole"}
+    assert len(said) == 1
 
 
 def test_the_index_of_another_knowledge_base_is_not_used(write: Write, tmp_path: Path, registry: Registry) -> None:

@@ -332,3 +332,55 @@ def test_nothing_is_cut_anew_without_a_folder_of_documents(talk: Callable[..., S
     assert isinstance(step, RagStep)
     with pytest.raises(UsageError):
         step.recut({"name": "paragraph"}, session)
+
+
+def test_mojibake_is_mended_where_it_is_asked_for_and_stays_so(write: Write, home: Path) -> None:
+    docs = write(**{"a.md": "O coraÃ§Ã£o da mÃ¡quina nÃ£o pÃ¡ra.\n", "b.md": "Já está certo: coração.\n"})
+    found = "coração da máquina não pára"
+    assert luna("index", str(docs), "--kb", "x").exit_code == 0
+    assert found not in luna("search", "coração da máquina", "--kb", "x", "--threshold", "0").stdout
+    assert len(json.loads(luna("index", str(docs), "--kb", "x", "--mend-mojibake", "--json").stdout)["added"]) == 2
+    again = json.loads(luna("index", str(docs), "--kb", "x", "--json").stdout)
+    assert (again["unchanged"], again["added"]) == (2, [])
+    assert found in luna("search", "coração da máquina", "--kb", "x", "--threshold", "0").stdout
+    assert luna("index", str(docs), "--kb", "x", "--no-mend-mojibake").exit_code == 0
+    assert found not in luna("search", "coração da máquina", "--kb", "x", "--threshold", "0").stdout
+
+
+def test_the_largest_file_is_a_setting_that_is_remembered(write: Write, home: Path) -> None:
+    docs = write(**{"a.md": "O café custa três reais.\n", "b.txt": "Uma linha de texto.\n\n" * 60_000})
+    small = json.loads(luna("index", str(docs), "--kb", "x", "--max-file-size", "1", "--json").stdout)
+    assert small["added"] == ["a.md"]
+    assert "1,3 MB" in small["skipped"]["b.txt"]
+    assert "b.txt" in json.loads(luna("index", str(docs), "--kb", "x", "--json").stdout)["skipped"]
+    large = json.loads(luna("index", str(docs), "--kb", "x", "--max-file-size", "2", "--json").stdout)
+    assert large["added"] == ["b.txt"]
+    assert large["unchanged"] == 1
+
+
+def test_a_file_of_two_gigabytes_is_left_out_and_hinders_none(write: Write, home: Path) -> None:
+    docs = write(**{"a.md": "O café custa três reais.\n"})
+    with (docs / "b.txt").open("wb") as file:
+        file.truncate(2_000_000_000)  # takes no room on the disk
+    found = json.loads(luna("index", str(docs), "--kb", "x", "--json").stdout)
+    assert found["added"] == ["a.md"]
+    assert "2,0 GB" in found["skipped"]["b.txt"]
+    (docs / "a.md").unlink()
+    refused = luna("index", str(docs), "--kb", "y")
+    assert refused.exit_code == 2
+    assert "2,0 GB" in refused.stderr
+
+
+def test_a_folder_that_is_suddenly_empty_empties_no_base(write: Write, home: Path) -> None:
+    docs = write(**{"a.md": "O café custa três reais.\n"})
+    assert luna("index", str(docs), "--kb", "x").exit_code == 0
+    (docs / "a.md").unlink()
+    for content in (None, b"\0\1\2" * 50):
+        if content is not None:
+            (docs / "b.txt").write_bytes(content)
+        refused = luna("index", str(docs), "--kb", "x")
+        assert refused.exit_code == 2
+        assert "três reais" in luna("search", "quanto custa o café", "--kb", "x").stdout
+    refused = luna("index", str(docs), "--kb", "nova")
+    assert refused.exit_code == 2
+    assert not (home / "data" / "knowledge" / "nova").exists()

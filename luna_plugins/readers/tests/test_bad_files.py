@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,24 @@ def test_every_extension_has_one_reader(registry: Registry) -> None:
         ".jsonl",
     ]
     assert set(expected) <= set(readers_by_extension(registry))
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_pdf_bomb(read: Read, twice: bool) -> None:
+    """A page of a gigabyte of blanks in a megabyte, or in four kilobytes."""
+    import pypdf
+
+    packer = zlib.compressobj(9)
+    stream = b"".join(packer.compress(b" " * (1 << 24)) for _ in range(64)) + packer.flush()
+    stream = zlib.compress(stream, 9) if twice else stream
+    reader = pypdf.PdfReader(io.BytesIO(pdf_of([["texto"]])))
+    writer = pypdf.PdfWriter(reader)
+    content = pypdf.generic.EncodedStreamObject()
+    content._data = stream
+    name = pypdf.generic.NameObject("/FlateDecode")
+    content[pypdf.generic.NameObject("/Filter")] = pypdf.generic.ArrayObject([name] * (1 + twice))
+    writer.pages[0][pypdf.generic.NameObject("/Contents")] = writer._add_object(content)
+    out = io.BytesIO()
+    writer.write(out)
+    assert len(out.getvalue()) < 2_000_000
+    assert "decompressing" in " ".join(fault.reason for fault in read("a.pdf", out.getvalue()).bad)

@@ -36,6 +36,7 @@ class TfidfRetriever(Retriever):
     """Parts of words that question and chunk share; scores are cosines, 0 to 1."""
 
     config: TfidfConfig
+    takes_batches = True
 
     def __init__(self, config: TfidfConfig | None = None, registry: Registry | None = None) -> None:
         super().__init__(config or TfidfConfig(), registry)
@@ -66,10 +67,7 @@ class TfidfRetriever(Retriever):
         self._weights_version = postings.version
         if self._norms_version == postings.version:
             return
-        squares = np.zeros(len(postings.ids), np.float64)
-        for segment in postings.segments:
-            weights = (1 + np.log(segment.counts.astype(np.float32))) * self._idf[segment.term_of_posting()]
-            squares += np.bincount(segment.rows, weights.astype(np.float64) ** 2, minlength=len(squares))
+        squares = postings.squares(lambda counts, terms: (1 + np.log(counts.astype(np.float32))) * self._idf[terms])
         self._norms = np.sqrt(np.maximum(squares, 1e-12)).astype(np.float32)
         self._norms_version = postings.version
 
