@@ -347,7 +347,6 @@ class _Training:
             "training": facts,
             "conditions": self.space.names,
         }
-        assert isinstance(run.model, Decoder)
         write_model(target, run.model, plugins=self.plugins, tokenizer=tokenizer, extra=extra)
         self.console.say(t("run.done", reason=t(f"reason.{reason}") if reason in REASONS else reason, folder=target))
         return TrainResult(
