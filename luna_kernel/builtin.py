@@ -118,6 +118,7 @@ def luna_add_chat(add: Add) -> None:
         ("thinking", "Show or hide the thinking part"),
         ("stats", "Show figures of the last answer"),
         ("exit", "Leave"),
+        ("quit", "Leave"),
     ):
         add("command", name, f"{commands}:{name.title()}Command", help=text)
 

@@ -124,6 +124,10 @@ class ExitCommand(Command):
         session.closing = True
 
 
+class QuitCommand(ExitCommand):
+    """Leave: another name, which other chats have."""
+
+
 def parse_switch(word: str, command: str) -> bool:
     """`on` or `off`, in English or Portuguese.
 

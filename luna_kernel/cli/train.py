@@ -47,6 +47,7 @@ _FIELDS = ("epochs", "max_steps", "max_seconds", "learning_rate", "batch_size")
 @option("--batch-size", type=click.IntRange(1), help=lambda: t("train.batch_size"))
 @option("--optimizer", metavar="NAME", help=lambda: t("train.optimizer"))
 @option("--objective", metavar="NAME", help=lambda: t("train.objective"))
+@option("--adapter", metavar="NAME|JSON", help=lambda: t("train.adapter"))
 @option("--callback", multiple=True, metavar="NAME|JSON", help=lambda: t("train.callback"))
 @option("--activation-checkpointing", metavar="none|blocks|N", help=lambda: t("train.checkpointing"))
 @option("--run-dir", type=click.Path(path_type=Path), help=lambda: t("train.run_dir"))
@@ -76,6 +77,8 @@ def _overrides(given: dict[str, Any]) -> dict[str, Any]:
     fields = {key: given[key] for key in _FIELDS if given[key] is not None}
     fields |= {key: tuple(given[key]) for key in ("train_data", "valid_data") if given[key]}
     fields |= {key: {"name": given[key]} for key in ("optimizer", "objective") if given[key]}
+    if given["adapter"]:
+        fields["adapter"] = _node(given["adapter"])
     if given["callback"]:
         fields["callbacks"] = tuple(map(_node, given["callback"]))
     if given["activation_checkpointing"] is not None:

@@ -64,6 +64,9 @@ class TrainConfig(BaseModel):
     """What is learnt: `sft` (the assistant's turns; all of a plain text) or `lm` (every token)."""
     optimizer: Node = Field(default_factory=lambda: {"name": "adamw"})
     """`adamw` or `muon`, with its fields."""
+    adapter: Node | None = None
+    """Train an adapter beside each linear layer of the blocks, such as `lora`, and nothing else; None: all weights. The
+    finished model has the adapters folded into its weights."""
     schedule: Node = Field(default_factory=lambda: {"name": "wsd"})
     """`wsd` or `cosine`, with its fields."""
     callbacks: tuple[Node, ...] = ()
@@ -131,9 +134,10 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
-        for key in ("objective", "optimizer", "schedule"):
-            if not isinstance(getattr(self, key).get("name"), str):
-                raise ValueError(t("config.no_name", field=key))  # noqa: TRY004 - pydantic turns it into a ConfigError
+        for key in ("objective", "optimizer", "schedule", "adapter"):
+            node = getattr(self, key)
+            if node is not None and not isinstance(node.get("name"), str):
+                raise ValueError(t("config.no_name", field=key))
         for key in ("callbacks", "trackers"):
             if not all(isinstance(node.get("name"), str) for node in getattr(self, key)):
                 raise ValueError(t("config.no_name", field=key))

@@ -75,6 +75,8 @@ def grow(run: TrainRun, request: GrowthRequest) -> Growth:
         UsageError: no such grower, or the model cannot be grown so.
         LunaError: the growth would change the output; the run is as it was.
     """
+    if run.config.adapter is not None:
+        raise UsageError(t("adapter.grown"), hint=t("adapter.grown.hint"))
     model, grown, growth = _prepare(run, request)
     _put(run, model, [*run.growths, growth], grown.births)
     owner = {

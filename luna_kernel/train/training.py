@@ -28,7 +28,7 @@ from luna_kernel.model.decoder import Decoder
 from luna_kernel.plugins import Plugins, load_plugins
 from luna_kernel.plugins.manifest import FILE as MANIFEST_FILE
 from luna_kernel.plugins.manifest import Manifest
-from luna_kernel.train import growth, run_state
+from luna_kernel.train import adapting, growth, run_state
 from luna_kernel.train.callbacks import ConsoleProgress, EarlyStopping, JsonlTracker
 from luna_kernel.train.conditions import condition_space
 from luna_kernel.train.config import Node, TrainConfig
@@ -228,6 +228,11 @@ class _Training:
         torch.manual_seed(config.seed)
         model.to(self.engine.device)
         model.recompute_every = config.recompute_every
+        if config.adapter is not None:
+            layers, trained = adapting.adapt(model, config.adapter, self.plugins.registry)
+            frozen = sum(weight.numel() for weight in model.parameters()) - trained
+            counts = {"layers": layers, "trained": trained, "total": frozen}
+            self.console.say(t("adapter.begun", name=config.adapter["name"], **counts))
         length = config.sequence_length or min(DEFAULT_SEQUENCE, model.dims.max_positions)
         limit = model.dims.max_positions * objective.sequences_per_sample
         if length > limit:
@@ -284,7 +289,8 @@ class _Training:
         """A run that died before its first checkpoint starts from the model that it was given."""
         assert self.config.model is not None
         opened = open_model(self.config.model, selection=self.plugins.selection)
-        run.model.load_state_dict(opened.model.state_dict())
+        assert isinstance(run.model, Decoder)
+        run.model.load_state_dict(adapting.weights_of_start(run.model, opened.model.state_dict()))
 
     def _write_run_file(self, run: TrainRun, tokenizer: Tokenizer, stores: list[Any]) -> None:
         assert isinstance(run.model, Decoder)
@@ -321,6 +327,9 @@ class _Training:
                 checkpoint = run_state.load_checkpoint(folder)
                 growth.restore(run, checkpoint)
                 run.model.load_state_dict(checkpoint.model)
+        assert isinstance(run.model, Decoder)
+        if self.config.adapter is not None:
+            adapting.merge(run.model)
         target = self.config.save_to or self.folder / "model"
         facts = {
             "objective": self.config.objective["name"],
@@ -338,7 +347,6 @@ class _Training:
             "training": facts,
             "conditions": self.space.names,
         }
-        assert isinstance(run.model, Decoder)
         write_model(target, run.model, plugins=self.plugins, tokenizer=tokenizer, extra=extra)
         self.console.say(t("run.done", reason=t(f"reason.{reason}") if reason in REASONS else reason, folder=target))
         return TrainResult(

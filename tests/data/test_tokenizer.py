@@ -130,6 +130,20 @@ def test_stream_waits_for_the_last_byte_and_drops_a_torn_one(tokenizer):
     assert stream.flush() == ""
 
 
+def test_no_character_of_two_bytes_is_torn_by_the_stream(tokenizer):
+    """Every one of them, one id at a time: where its bytes are two ids, the first gives nothing."""
+    split = 0
+    for code in range(0x80, 0x800):
+        text = f"a{chr(code)}b"
+        ids = tokenizer.encode(text)
+        stream = tokenizer.stream()
+        pieces = [stream.push(id_) for id_ in ids]
+        assert "".join(pieces) + stream.flush() == text
+        assert not any("\ufffd" in piece for piece in pieces)
+        split += len(ids) > 3
+    assert split > 1500
+
+
 def test_controls_are_hidden_or_shown(tokenizer):
     ids = [tokenizer.control_id("<|user|>"), *tokenizer.encode("oi"), tokenizer.end_id]
     assert tokenizer.decode(ids) == "oi"

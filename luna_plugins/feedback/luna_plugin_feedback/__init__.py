@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from luna_kernel.plugins.registry import Add
 
 LUNA_API = 1
-LUNA_REQUIRES = ("preference",)
+LUNA_REQUIRES = ("lora", "preference")
 LUNA_CRITICAL = True
 """A judgement that the disk refused must be told to whoever gave it, not only logged."""
 
@@ -29,7 +29,7 @@ def luna_add_chat(add: Add) -> None:
 
 @hookimpl
 def luna_add_callbacks(add: Add) -> None:
-    """What `luna refine --lightweight` trains with."""
+    """What trains less of a model."""
     add(
         "callback",
         "freeze",

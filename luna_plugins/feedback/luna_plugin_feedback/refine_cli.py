@@ -64,6 +64,7 @@ def refine(app: App, /, **given: Any) -> int:
         output,
         given["method"],
         lightweight=given["lightweight"],
+        adapter={"name": "lora"} if given["lightweight"] else None,
         device=given["device"],
         replay=replay_files(model, given["replay"], app.say),
         redact=given["redact"],

@@ -51,6 +51,11 @@ class Plan:
     output: Path
     method: str = "auto"
     lightweight: bool = False
+    """Fewer rows at once."""
+    adapter: dict[str, Any] | None = None
+    """What is trained instead of all weights; see `TrainConfig.adapter`."""
+    callbacks: tuple[dict[str, Any], ...] = ()
+    """Further callbacks of the training."""
     device: str = "auto"
     epochs: float = 3.0
     learning_rate: float | None = None
@@ -170,11 +175,9 @@ def training(
     objective: dict[str, Any] = {"name": material.method}
     if material.method != "sft":
         objective |= {"beta": plan.beta, "max_tokens": lengths[1]}
-    callbacks: list[dict[str, Any]] = []
+    callbacks: list[dict[str, Any]] = list(plan.callbacks)
     if material.method == "dpo":  # without it the probability of both answers falls, in small models by much
         objective["sft_weight"] = SFT_WEIGHT
-    if plan.lightweight:
-        callbacks.append({"name": "freeze", "share": 0.5})
     if "replay" in files:
         data = [str(files["replay"])]
         callbacks.append({"name": "replay", "data": data, "every": plan.replay_every, "batch_size": plan.batch_size})
@@ -186,6 +189,7 @@ def training(
         "model": plan.model,
         "objective": objective,
         "callbacks": tuple(callbacks),
+        "adapter": plan.adapter,
         "schedule": {"name": "cosine"},
         "learning_rate": plan.learning_rate,
         "batch_size": plan.batch_size,
@@ -295,6 +299,7 @@ def _report(plan: Plan, material: Material, before: Scored, after: Scored) -> di
         "examples": {"train": len(material.train), "held_out": len(material.held_out)},
         "replay": len(material.replay),
         "lightweight": plan.lightweight,
+        "adapter": plan.adapter,
         "beta": plan.beta,
         "learning_rate": plan.learning_rate,
         "comparison": compare(before, after, paired=material.paired),

@@ -189,15 +189,25 @@ def test_repeating_older_dialogues_makes_forgetting_smaller(model: Path, tmp_pat
     assert reports["mixed"]["replay"] + 3 == len(KNOWN)
 
 
+LORA = {"name": "lora"}
+
+
 @pytest.mark.slow
-def test_lightweight_leaves_the_lower_half_as_it_was(model: Path, tmp_path: Path, known: Path, plugins) -> None:
-    refine(
-        plan(model, tmp_path, "light", known, lightweight=True),
-        corrections(),
-        plugins=plugins,
-        console=QuietConsole(),
-    )
-    old, new = open_model(model).model, open_model(tmp_path / "light").model
+def test_adapters_learn_and_give_a_plain_model(model: Path, tmp_path: Path, known: Path, plugins) -> None:
+    asked = plan(model, tmp_path, "light", known, lightweight=True, adapter=LORA)
+    report = refine(asked, corrections(), plugins=plugins, console=QuietConsole())
+    assert report["comparison"]["after"]["margin"] > report["comparison"]["before"]["margin"] + 0.2
+    old, new = open_model(model).model.state_dict(), open_model(tmp_path / "light").model.state_dict()
+    moved = {name for name in old if not torch.equal(old[name], new[name])}
+    assert moved == {name for name in old if name.startswith("blocks.") and "norm" not in name}
+    assert list(old) == list(new)
+
+
+@pytest.mark.slow
+def test_freezing_leaves_the_lower_half_as_it_was(model: Path, tmp_path: Path, known: Path, plugins) -> None:
+    asked = plan(model, tmp_path, "frozen", known, callbacks=({"name": "freeze", "share": 0.5},))
+    refine(asked, corrections(), plugins=plugins, console=QuietConsole())
+    old, new = open_model(model).model, open_model(tmp_path / "frozen").model
     same = {name for name, weight in old.state_dict().items() if torch.equal(weight, new.state_dict()[name])}
     lower = {name for name, _ in old.named_parameters() if name.startswith(("blocks.0.", "embedding."))}
     upper = {name for name, _ in old.named_parameters() if name.startswith("blocks.1.") and "norm" not in name}
@@ -228,8 +238,9 @@ def test_the_verb_makes_a_model_and_says_what_it_came_to(model: Path, known: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("light", [False, True])
 def test_a_killed_refinement_goes_on_to_the_same_bits(
-    model: Path, tmp_path: Path, known: Path, home: Path, plugins
+    light: bool, model: Path, tmp_path: Path, known: Path, home: Path, plugins
 ) -> None:
     """Killed after a checkpoint and called again: the model of a run that nobody disturbed."""
     with opened() as store:
@@ -238,12 +249,14 @@ def test_a_killed_refinement_goes_on_to_the_same_bits(
         entries = store.entries()
     whole = tmp_path / "whole"
     asked = plan(model, tmp_path, "whole", known, epochs=40.0)
+    if light:
+        asked = replace(asked, lightweight=True, adapter=LORA)
     refine(asked, entries, plugins=plugins, console=QuietConsole())
     cut = home / "data" / "models" / "cut"
     command = [
         sys.executable, "-m", "luna_kernel", "refine", "--plugins", "feedback", "--model", str(model),
         "--output", "cut", "--method", "dpo", "--epochs", "40", "--learning-rate", "2e-3", "--beta", "0.05",
-        "--replay", str(known),
+        "--replay", str(known), *["--lightweight"] * light,
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = home / "data" / "runs" / "refine-cut"
