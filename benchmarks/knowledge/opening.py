@@ -3,10 +3,10 @@
     python benchmarks/knowledge/opening.py [--chunks 100000] [--rounds 5] [--keep DIR] [--json]
 
 A knowledge base of made-up passages (those of `scale.py`: 60 words, Zipf, seeded) is written once. Then new processes
-open it: `open` is the database, the checksums of both indexes and both indexes ready to search; `first` is one question
-after that, `second` another. `hash` is what SHA-256 over the files of the indexes costs alone, in the same process: no
-opening that checks its files can be faster. The median over the processes and their range are given. The page cache is
-warm after the first process, as it is for whoever starts Luna twice a day.
+open it: `open` is the database, the checksums of what is read at once, and both indexes ready to search; `first` is one
+question after that with the checksums of the blocks that it needs, `second` another. `hash` is what SHA-256 over all
+files of the indexes costs alone, in the same process. The median over the processes and their range are given. The page
+cache is warm after the first process, as it is for whoever starts Luna twice a day.
 """
 
 from __future__ import annotations

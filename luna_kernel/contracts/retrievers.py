@@ -66,6 +66,10 @@ class Retriever(ABC):
     def load(cls, config: Any, folder: Path, registry: Registry | None = None) -> Retriever:
         """Open what `save` wrote; the files' hashes have been checked before.
 
+        A file beside which `save` put a table of `luna_kernel.base.block_sums` is the exception: whoever reads it
+        compares each block before its first use, and any method may then raise `IntegrityError`, upon which the
+        caller rebuilds the index.
+
         Raises:
             IntegrityError: the files are not what `save` writes; the caller rebuilds the index.
         """
