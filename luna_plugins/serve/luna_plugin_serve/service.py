@@ -30,6 +30,8 @@ t = catalogue(__package__)
 
 MAX_MESSAGE = 200_000
 """Characters of one message; a longer one is refused."""
+_HANDOVER, _TOGETHER = 0.02, 4
+"""Pieces of an answer are handed over after so many seconds, or so many at once."""
 _REMEMBERED = 1000
 """Answers that feedback may still refer to."""
 
@@ -176,19 +178,14 @@ class Service:
         self, name: str, prompts: Sequence[list[int]], turn: Turn, request: ChatRequest | CompletionRequest
     ) -> Answering:
         """Queue `n` answers for each prompt."""
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[Piece] = asyncio.Queue()
+        handover = _Handover(asyncio.get_running_loop())
         count, limit = request.n, turn.sampling.max_tokens
         ends: frozenset[int] = frozenset() if request.ignore_eos else self.generator.template.end_ids
         condition = {key: self.generator.condition_vector(key, value) for key, value in turn.conditions.items()}
         sampling = Sampling(**{key: getattr(turn.sampling, key) for key in Sampling.model_fields})
 
         def teller(index: int) -> Any:
-            def tell(text: str, reason: str | None) -> None:
-                with contextlib.suppress(RuntimeError):  # the server is closing, and nobody listens
-                    loop.call_soon_threadsafe(queue.put_nowait, Piece(index, text, reason))
-
-            return tell
+            return lambda text, reason: handover.tell(Piece(index, text, reason))
 
         jobs = [
             Job(
@@ -199,7 +196,7 @@ class Service:
             for copy in range(count)
         ]  # fmt: skip
         self.engine.submit(*jobs)
-        return Answering(name, _kept(_pieces(queue, jobs), turn), sum(map(len, prompts)), turn, jobs)
+        return Answering(name, _kept(_pieces(handover.queue, jobs), turn), sum(map(len, prompts)), turn, jobs)
 
     # --- feedback, embeddings --------------------------------------------------------------------------------------
 
@@ -266,7 +263,29 @@ async def _kept(pieces: AsyncIterator[Piece], turn: Turn) -> AsyncIterator[Piece
         yield piece
 
 
-async def _pieces(queue: asyncio.Queue[Piece], jobs: Sequence[Job]) -> AsyncIterator[Piece]:
+class _Handover:
+    """Pieces of one request on their way from the engine's thread to the event loop, some at once: to wake the loop for
+    each token costs more than many a token does. What is held back goes with the next piece, the end at the latest.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.queue: asyncio.Queue[list[Piece]] = asyncio.Queue()
+        self._loop = loop
+        self._held: list[Piece] = []
+        self._last = 0.0
+
+    def tell(self, piece: Piece) -> None:
+        """Hand a piece over; the engine's thread alone calls it."""
+        self._held.append(piece)
+        now = time.monotonic()
+        if piece.reason is None and len(self._held) < _TOGETHER and now - self._last < _HANDOVER:
+            return
+        held, self._held, self._last = self._held, [], now
+        with contextlib.suppress(RuntimeError):  # the server is closing, and nobody listens
+            self._loop.call_soon_threadsafe(self.queue.put_nowait, held)
+
+
+async def _pieces(queue: asyncio.Queue[list[Piece]], jobs: Sequence[Job]) -> AsyncIterator[Piece]:
     """What the engine tells, until all answers have ended; pieces that wait together come together.
 
     Raises:
@@ -274,9 +293,9 @@ async def _pieces(queue: asyncio.Queue[Piece], jobs: Sequence[Job]) -> AsyncIter
     """
     left = len(jobs)
     while left:
-        pieces = [await queue.get()]
+        pieces = await queue.get()
         while not queue.empty():
-            pieces.append(queue.get_nowait())
+            pieces += queue.get_nowait()
         merged: dict[int, str] = {}
         for piece in pieces:
             if piece.reason is None:
