@@ -129,6 +129,7 @@ def luna_retrievers(collection: Collection, encoders: dict[str, dict[str, Any]])
         return make
 
     found: dict[str, Callable[[], Ranking]] = {name: single(name) for name in installed}
+    found["bm25, expansion 0.3"] = single("bm25", expansion=0.3)
     pair = [name for name in ("bm25", "tfidf") if name in installed]
     found["hybrid (bm25+tfidf, RRF)"] = hybrid(pair, rerank=False)
     found["hybrid (bm25+tfidf, reranked)"] = hybrid(pair, rerank=True)

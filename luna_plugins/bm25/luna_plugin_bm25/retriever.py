@@ -69,7 +69,7 @@ class BM25Retriever(Retriever):
         if engine is not None:
             numbers = [number for term in terms if (number := known.get(term)) is not None]
             return [Hit(chunk_id, score) for chunk_id, score in engine.best(numbers, k)]
-        counts = Counter(terms).items()
+        counts = self._analyzer.weighted(query).items() if self.config.expansion else Counter(terms).items()
         asked = [(number, times * most) for term, times in counts if (number := known.get(term)) is not None]
         return [Hit(chunk_id, score) for chunk_id, score in self._search.best(asked, k)]
 

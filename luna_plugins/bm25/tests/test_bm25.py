@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from luna_plugin_bm25.analysis import Analyzer
 from luna_plugin_bm25.config import BM25Config
 from luna_plugin_bm25.retriever import BM25Retriever
+from pydantic import ValidationError
 
-from luna_kernel.data.portuguese import fold
+from luna_kernel.data.portuguese import fold, stem
+from luna_kernel.data.word_families import related
 
 TEXTS = [
     "O sino da capela pesa 180 quilos.",
@@ -154,3 +156,28 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert search(loaded, "helicópteros")[0][0] == 10
     with pytest.raises(ValueError):
         loaded.add([0], ["de novo"])
+
+
+def test_words_of_a_family_are_found_if_asked_and_weigh_less() -> None:
+    texts = ["A morte do rei abalou a corte.", "O rei morreu cedo.", "A decisão do juiz saiu ontem.", "A ponte caiu."]
+    plain, wide = make(texts), make(texts, expansion=0.5)
+    assert [chunk for chunk, _ in search(plain, "quando morreu")] == [1]
+    assert [chunk for chunk, _ in search(wide, "quando morreu")] == [1, 0]
+    assert [chunk for chunk, _ in search(wide, "o que decidiram")] == []
+    assert [chunk for chunk, _ in search(wide, "decidir")] == [2]
+    assert search(wide, "ponte") == search(plain, "ponte")
+
+
+def test_expansion_needs_stems_and_lunas_own_engine() -> None:
+    for fields in ({"stemming": False}, {"engine": "bm25s"}):
+        with pytest.raises(ValidationError, match="expansion"):
+            BM25Config(expansion=0.5, **fields)
+
+
+@pytest.mark.parametrize(
+    ("word", "other"), [("fez", "fazer"), ("decisao", "decidir"), ("permissao", "permitir"), ("producao", "produzir")]
+)
+def test_families_work_both_ways(word: str, other: str) -> None:
+    assert stem(other) in related(word)
+    assert stem(word) in related(other)
+    assert stem(word) not in related(word)
