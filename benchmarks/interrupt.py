@@ -87,7 +87,8 @@ def measure(runs: int, seed: int, home: Path) -> dict[str, object]:
     chat = [*LUNA, "chat", "--model", "noise", "--plugins", "none", "--steps", "generate", "--max-tokens", "4000",
             "--temperature", "1.5"]  # fmt: skip
     terminal = Terminal(chat, environment)
-    terminal.until(PROMPT)
+    terminal.until(PROMPT)  # which stands before the model is there
+    terminal.until("model noise")
     rng = random.Random(seed)
     marks, prompts, late = [], [], 0
     for number in itertools.count():

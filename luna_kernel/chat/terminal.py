@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
@@ -26,31 +26,32 @@ from luna_kernel.chat.conversation import take_line
 from luna_kernel.chat.printing import Printer
 from luna_kernel.chat.session import Session
 
+if TYPE_CHECKING:
+    from luna_kernel.plugins.registry import Registry
+
 t = catalogue(__package__)
 
 _HISTORY_LINES = 2000
 
 
-def converse(session: Session, printer: Printer, *, color: bool = True) -> int:
+def converse(session: Session, printer: Printer, *, color: bool = True, first: str | None = None) -> int:
     """Talk with the person at the terminal until they leave; returns the exit status.
 
     Args:
+        session: the conversation.
+        printer: shows answers and remarks.
         color: False prints no colours (NO_COLOR).
+        first: a line that was typed already; see `chat.first_line`.
     """
-    prompt: PromptSession[str] = PromptSession(
-        history=LineHistory(paths.state_dir() / "history.jsonl", printer),
-        completer=CommandCompleter(session),
-        complete_while_typing=False,
-        key_bindings=_keys(),
-        enable_open_in_editor=True,
-        color_depth=None if color else ColorDepth.DEPTH_1_BIT,
-    )
+    prompt = make_prompt(CommandCompleter(session.plugins.registry, session), printer, color=color)
+    if first is not None:
+        _do(session, first, printer)
     warned = False
     while not session.closing:
         try:
             draft, session.draft = session.draft, ""
-            with _late_ctrl_c():
-                line = prompt.prompt(_label(color, more=session.collecting is not None), default=draft)
+            with late_ctrl_c():
+                line = prompt.prompt(prompt_label(color, more=session.collecting is not None), default=draft)
             warned = False
             _do(session, line, printer)
         except KeyboardInterrupt:  # noqa: PERF203  wherever it comes: at the prompt or between two
@@ -67,8 +68,20 @@ def converse(session: Session, printer: Printer, *, color: bool = True) -> int:
     return 0
 
 
+def make_prompt(completer: Completer, printer: Printer, *, color: bool) -> PromptSession[str]:
+    """The prompt, with the history of all terminals."""
+    return PromptSession(
+        history=LineHistory(paths.state_dir() / "history.jsonl", printer),
+        completer=completer,
+        complete_while_typing=False,
+        key_bindings=_keys(),
+        enable_open_in_editor=True,
+        color_depth=None if color else ColorDepth.DEPTH_1_BIT,
+    )
+
+
 @contextlib.contextmanager
-def _late_ctrl_c() -> Iterator[None]:
+def late_ctrl_c() -> Iterator[None]:
     """At the prompt Ctrl-C is a key. One that comes as a signal while the terminal changes hands was meant for an
     answer that has just ended: it is passed over, for wherever it were raised it would find the prompt half made."""
     if threading.current_thread() is not threading.main_thread():
@@ -81,7 +94,8 @@ def _late_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, former)
 
 
-def _label(color: bool, *, more: bool) -> FormattedText:
+def prompt_label(color: bool, *, more: bool) -> FormattedText:
+    """What stands before the cursor; `more`: a question of several lines has begun."""
     label = "…" if more else t("prompt.you")
     return FormattedText([("bold ansicyan" if color else "", f"{label} "), ("", "› ")])
 
@@ -107,9 +121,10 @@ def _keys() -> KeyBindings:
 
 
 class CommandCompleter(Completer):
-    """`/commands` and their arguments."""
+    """`/commands`, and their arguments where there is a session."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, registry: Registry, session: Session | None) -> None:
+        self._registry = registry
         self._session = session
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
@@ -119,9 +134,11 @@ class CommandCompleter(Completer):
             return
         name, space, argument = text[1:].partition(" ")
         if not space:
-            for component in sorted(self._session.plugins.registry.of_kind("command"), key=lambda c: c.name):
+            for component in sorted(self._registry.of_kind("command"), key=lambda c: c.name):
                 if component.name.startswith(name):
                     yield Completion(component.name, -len(name), display_meta=command_help(component))
+            return
+        if self._session is None:
             return
         try:
             found = self._session.find_command(name).complete(argument, self._session)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from luna_kernel.base.messages import catalogue
 from .app import App
 from .chat_options import ChatRequest, chat_options, make_request
 from .options import command, option
+
+if TYPE_CHECKING:
+    from luna_kernel.chat.session import Session
 
 t = catalogue(__package__)
 
@@ -36,6 +39,7 @@ def run_chat(app: App, request: ChatRequest) -> int:
     from luna_kernel.chat.conversation import MAX_QUERY_BYTES, answer, answer_lines, is_terminal, read_lines
     from luna_kernel.chat.printing import JsonPrinter, PlainPrinter, Printer, TerminalPrinter
 
+    from .early_prompt import opens_quietly
     from .opening import open_session
 
     if request.query == "-":
@@ -45,7 +49,13 @@ def run_chat(app: App, request: ChatRequest) -> int:
         request = replace(request, query=decode(os.fsencode(request.query))[0])
     if request.batch is not None:
         return _run_batch(app, request)
-    session = open_session(app, request)
+    first: str | None = None
+    if request.query is None and is_terminal() and not app.json and opens_quietly(request):
+        session, first = _open_while_typing(app, request)
+        if session is None:
+            return 0
+    else:
+        session = open_session(app, request)
     try:
         printer: Printer
         if app.json:
@@ -59,13 +69,38 @@ def run_chat(app: App, request: ChatRequest) -> int:
         if is_terminal() and not app.json:
             from luna_kernel.chat.terminal import converse
 
-            app.say(t("run.welcome"))
-            return converse(session, printer, color=not os.environ.get("NO_COLOR"))
+            if first is None:
+                app.say(t("run.welcome"))
+            return converse(session, printer, color=not os.environ.get("NO_COLOR"), first=first)
         if sys.stdin.isatty():
             app.say(t("run.one_per_line"))
         return answer_lines(session, read_lines(sys.stdin.buffer), printer)
     finally:
         session.close()
+
+
+def _open_while_typing(app: App, request: ChatRequest) -> tuple[Session | None, str | None]:
+    """The session, opened while the first line was typed, and that line; no session where the person has left."""
+    from luna_kernel.chat.first_line import first_line
+    from luna_kernel.chat.models import find_model
+    from luna_kernel.chat.printing import TerminalPrinter
+
+    from .early_prompt import Opening
+    from .opening import check_request
+
+    assert request.settings.model is not None
+    check_request(app, request)
+    find_model(request.settings.model)
+    app.say(t("run.welcome"))
+    opening = Opening(app, request)
+    line = first_line(opening, TerminalPrinter(), say=app.say, color=not os.environ.get("NO_COLOR"))
+    if line is None:
+        opening.give_up()
+        return None, None
+    session = opening.session()
+    for remark in opening.take_remarks():
+        app.say(remark)
+    return session, line
 
 
 def _run_batch(app: App, request: ChatRequest) -> int:
