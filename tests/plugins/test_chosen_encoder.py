@@ -92,7 +92,7 @@ def test_vectors_come_in_batches_in_their_order() -> None:
     assert encoder.encoder.asked == [512, 512, 76]  # type: ignore[attr-defined]
     assert encoder.vectors(["a"], query=True)[0, 0] == 2
     assert encoder.vectors([]).shape == (0, 2)
-    with pytest.raises(ValueError, match="lengths.*not finite"):
+    with pytest.raises(ValueError, match=r"lengths.*not finite"):
         encoder.vectors(["a", "nan"])
 
 
@@ -119,6 +119,6 @@ def test_it_goes_on_with_what_was_saved(tmp_path: Path) -> None:
         chosen(version=2).open(tmp_path, before.state())
     with pytest.raises(OtherEncoderError, match=r"lsa \(1\).*lengths \(1\)"):
         chosen().check({**before.state(), "encoder": "lsa"})
-    with pytest.raises(IntegrityError, match="3.*2") as caught:
+    with pytest.raises(IntegrityError, match=r"3.*2") as caught:
         chosen(dimension=3).open(tmp_path, before.state())
     assert not isinstance(caught.value, OtherEncoderError)
