@@ -13,14 +13,16 @@ class LunaError(Exception):
     Args:
         text: what happened, where and why, one to a few lines, in the user's language.
         hint: what to do about it; printed on its own line.
+        about: name of the option that is wrong, for whoever calls it otherwise: a field of a request.
     """
 
     exit_code = 1
 
-    def __init__(self, text: str, *, hint: str | None = None) -> None:
+    def __init__(self, text: str, *, hint: str | None = None, about: str | None = None) -> None:
         super().__init__(text)
         self.text = text
         self.hint = hint
+        self.about = about
 
     def __str__(self) -> str:
         return f"{self.text}\n{self.hint}" if self.hint else self.text

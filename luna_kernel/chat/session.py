@@ -51,6 +51,8 @@ class SessionOptions:
     """Folders or files of documents that the rag step indexes and searches."""
     rag: bool = True
     """Whether documents are searched; `/rag` changes it."""
+    filters: tuple[str, ...] = ()
+    """Further conditions that passages must meet, such as `source=*.md`; the rag step reads them."""
     show_thinking: bool = False
     educational: bool = False
     """Whether each answer is explained; the educational step reads it, `/educational` changes it."""

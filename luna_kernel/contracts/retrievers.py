@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from luna_kernel.base.errors import IntegrityError
+
 from .data import Chunk, Document
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class Retriever(ABC):
         caller rebuilds the index.
 
         Raises:
+            OtherEncoderError: made with another encoder; the caller says so, and rebuilds the index where it may write.
             IntegrityError: the files are not what `save` writes; the caller rebuilds the index.
         """
 
@@ -100,6 +103,10 @@ class Retriever(ABC):
         return []
 
 
+class OtherEncoderError(IntegrityError):
+    """Vectors were made with another encoder, or with other weights, than the one that is chosen; says both."""
+
+
 class Encoder(ABC):
     """Turns texts into vectors. The constructor gets its validated config (or None)."""
 
@@ -127,7 +134,13 @@ class Encoder(ABC):
     @classmethod
     @abstractmethod
     def load(cls, config: Any, folder: Path) -> Encoder:
-        """Open what `save` wrote; the files' hashes have been checked before."""
+        """Open what `save` wrote; the files' hashes have been checked before.
+
+        Raises:
+            OtherEncoderError: what the encoder reads from elsewhere has changed since; the text says what it was made
+                with and what is there.
+            IntegrityError: the files are not what `save` writes.
+        """
 
 
 class Chunker(ABC):

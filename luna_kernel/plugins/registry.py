@@ -139,6 +139,18 @@ def validate(model: type[BaseModel], fields: Mapping[str, Any], *, where: str) -
         raise ConfigError("\n".join(lines), hint=t("config.fields", fields=", ".join(model.model_fields))) from error
 
 
+def as_node(value: Any) -> Any:
+    """A component that a configuration names by a node or by its name alone, as a node; for pydantic's validators.
+
+    Raises:
+        ValueError: a node without a name.
+    """
+    node = {"name": value} if isinstance(value, str) else value
+    if isinstance(node, Mapping) and not isinstance(node.get("name"), str):
+        raise ValueError("a component needs a name")  # noqa: TRY004  pydantic reports it with its place
+    return node
+
+
 def suggest(name: str, known: Any) -> str:
     """` Did you mean X?` for the nearest of `known`, or nothing."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

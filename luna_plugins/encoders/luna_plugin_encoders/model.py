@@ -98,7 +98,8 @@ class ModelEncoder(Encoder):
         """Open what `save` wrote.
 
         Raises:
-            IntegrityError: the model has changed since.
+            OtherEncoderError: the model has changed since.
+            IntegrityError: the mean is damaged.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load

@@ -161,7 +161,7 @@ class SentenceEncoder(Encoder):
         """Open what `save` wrote.
 
         Raises:
-            IntegrityError: the weights have changed since.
+            OtherEncoderError: the weights have changed since.
         """
         encoder = cls(config)
         check_source(folder, config.folder, encoder._hash)

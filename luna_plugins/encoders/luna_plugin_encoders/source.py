@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from luna_kernel.base import durable, integrity
-from luna_kernel.base.errors import IntegrityError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.contracts.retrievers import OtherEncoderError
 
 t = catalogue(__package__)
 
@@ -32,9 +32,10 @@ def check_source(folder: Path, place: str, hashed: str) -> None:
     """Compare the weights at `place` with those that an index was made with.
 
     Raises:
-        IntegrityError: they are others, or nothing was noted; the caller builds the index anew.
+        OtherEncoderError: they are others, or nothing was noted.
     """
     noted = integrity.read_json(folder / FILE)
     if not isinstance(noted, dict) or noted.get("sha256") != hashed:
         before = noted.get("from") if isinstance(noted, dict) else "-"
-        raise IntegrityError(t("source.changed", before=before, now=place))
+        was = str(noted.get("sha256"))[:12] if isinstance(noted, dict) else "-"
+        raise OtherEncoderError(t("source.changed", before=before, was=was, now=place, found=hashed[:12]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -184,6 +185,11 @@ def test_other_weights_in_the_folder_make_the_index_anew(tmp_path: Path) -> None
     shutil.rmtree(folder)
     make_folder(folder, MEAN, seed=5)
     with rag.KnowledgeBase(tmp_path / "kb", registry, config, say=said.append) as knowledge:
+        with pytest.raises(UsageError, match="other weights") as caught:
+            knowledge.search("o gato no sol")
+        assert len(set(re.findall(r"[0-9a-f]{12}", caught.value.text))) == 2, "what it was made with, and what is there"
+        assert [item.state for item in knowledge.conditions()] == ["other"]
+        assert not said
         knowledge.sync([tmp_path / "docs"])
         assert len(knowledge.ranking("faiss", "o gato no sol", 3)) == 3
     assert "other weights" in "".join(said)

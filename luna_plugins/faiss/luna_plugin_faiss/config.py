@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
+
+from luna_kernel.contracts.encoders import EncoderNode
 
 
 class FaissConfig(BaseModel):
@@ -12,7 +14,7 @@ class FaissConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    encoder: dict[str, Any] = Field(default_factory=lambda: {"name": "lsa"})
+    encoder: EncoderNode = Field(default_factory=lambda: {"name": "lsa"})
     """The encoder as a node: its name and its own settings; a name alone may be given as text."""
     index: Literal["flat", "hnsw", "ivf", "pq"] = "flat"
     """How vectors are kept: all compared (flat), a graph (hnsw), lists of neighbours (ivf), short codes (pq)."""
@@ -30,14 +32,6 @@ class FaissConfig(BaseModel):
     """pq: bytes of a vector's code, or the next smaller number that divides its length."""
     refit_growth: float = Field(default=0.5, ge=0)
     """Share of chunks that may be new since the encoder was fitted before all is built anew."""
-
-    @field_validator("encoder", mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        node = {"name": value} if isinstance(value, str) else value
-        if isinstance(node, dict) and not isinstance(node.get("name"), str):
-            raise ValueError("the encoder needs a name")  # noqa: TRY004  pydantic reports it with its place
-        return node
 
 
 class LsaConfig(BaseModel):

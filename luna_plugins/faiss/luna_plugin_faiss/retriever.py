@@ -16,7 +16,8 @@ import numpy as np
 from luna_kernel.base import durable, integrity
 from luna_kernel.base.errors import IntegrityError
 from luna_kernel.base.messages import catalogue
-from luna_kernel.contracts.retrievers import Encoder, Hit, Retriever
+from luna_kernel.contracts.encoders import ChosenEncoder
+from luna_kernel.contracts.retrievers import Hit, Retriever
 
 from .config import FaissConfig
 from .kinds import LEAST, make_index, removes, set_effort
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 t = catalogue(__package__)
 
 _INDEX, _STATE, _ENCODER = "vectors.faiss", "state.json", "encoder"
-_ENCODE_BATCH = 512
 
 
 class FaissRetriever(Retriever):
@@ -37,19 +37,13 @@ class FaissRetriever(Retriever):
 
     def __init__(self, config: FaissConfig | None = None, registry: Registry | None = None) -> None:
         super().__init__(config or FaissConfig(), registry)
-        if registry is None:
-            raise ValueError("the dense retriever needs a registry to find its encoder in")
-        self._component = registry.get("encoder", self.config.encoder["name"], where="retriever.faiss.encoder")
-        self._encoder_config = self._component.make_config(self.config.encoder, where="retriever.faiss.encoder")
-        self._encoder: Encoder = self._component.load()(self._encoder_config)
+        self._encoder = ChosenEncoder(self.config.encoder, registry, where="retriever.faiss.encoder")
         self._index: Any = None
         self._ids: set[int] = set()
         self._gone: set[int] = set()
         """Removed, but still in an index of a kind that cannot remove."""
         least = 0.05 if self.config.metric == "cosine" else -np.inf
         self._least = least if self.config.min_score is None else self.config.min_score
-        self._fitted_on = 0
-        self._new_since_fit = 0
 
     def add(self, chunk_ids: Sequence[int], texts: Sequence[str]) -> None:
         """Add chunks; the first ones are also what the encoder is fitted on."""
@@ -61,20 +55,16 @@ class FaissRetriever(Retriever):
             return
         if self._index is None:
             self._encoder.fit(texts)
-        parts = [slice(begin, begin + _ENCODE_BATCH) for begin in range(0, len(ids), _ENCODE_BATCH)]
-        vectors = np.concatenate([self._vectors(texts[part]) for part in parts])
+        vectors = self._vectors(texts)
         if self._index is None:
             self._index = make_index(self.config, self._encoder.dimension, vectors)
-            self._fitted_on = len(ids)
         else:
-            self._new_since_fit += len(ids)
+            self._encoder.new_since_fit += len(ids)
         self._index.add_with_ids(vectors, np.asarray(ids, np.int64))
         self._ids.update(ids)
 
     def _vectors(self, texts: Sequence[str], *, query: bool = False) -> Any:
-        vectors = np.ascontiguousarray(self._encoder.encode(texts, query=query), np.float32)
-        if not np.isfinite(vectors).all():
-            raise ValueError(f"encoder {self._component.name} gave vectors that are not finite")
+        vectors = self._encoder.vectors(texts, query=query)
         if self.config.metric == "cosine":
             vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
@@ -116,17 +106,13 @@ class FaissRetriever(Retriever):
         if self._index is not None:
             durable.write_bytes(folder / _INDEX, faiss.serialize_index(self._index).tobytes())
             durable.make_folder(folder / _ENCODER)
-            self._encoder.save(folder / _ENCODER)
+            self._encoder.encoder.save(folder / _ENCODER)
             files = integrity.seal(folder)
         state = {
             "files": files,
-            "encoder": self._component.name,
-            "encoder_version": self._component.version,
-            "dimension": self._encoder.dimension,
+            **self._encoder.state(),
             "count": len(self._ids),
             "gone": sorted(self._gone),
-            "fitted_on": self._fitted_on,
-            "new_since_fit": self._new_since_fit,
         }
         durable.write_json(folder / _STATE, state)
 
@@ -135,26 +121,23 @@ class FaissRetriever(Retriever):
         """Open what `save` wrote; hashes are checked before FAISS sees a byte.
 
         Raises:
-            IntegrityError: damaged, or made with another encoder.
+            OtherEncoderError: made with another encoder.
+            IntegrityError: damaged.
         """
         import faiss
 
         retriever = cls(config, registry)
         state = integrity.read_json(folder / _STATE)
-        component = retriever._component
-        if (state.get("encoder"), state.get("encoder_version")) != (component.name, component.version):
-            reason = t("index.other_encoder", found=state.get("encoder"), expected=component.name)
-            raise IntegrityError(t("index.unreadable", path=folder, reason=reason))
+        retriever._encoder.check(state)
         integrity.check(folder, state["files"])
         if not state["files"]:
             return retriever
-        retriever._encoder = component.load().load(retriever._encoder_config, folder / _ENCODER)
+        retriever._encoder.open(folder / _ENCODER, state)
         retriever._index = _open_index(folder / _INDEX)
         retriever._gone = set(state.get("gone", ()))
         retriever._ids = {int(label) for label in faiss.vector_to_array(retriever._index.id_map)} - retriever._gone
         if retriever._index.d != retriever._encoder.dimension or len(retriever._ids) != state["count"]:
             raise IntegrityError(t("index.unreadable", path=folder / _INDEX, reason=t("index.disagrees")))
-        retriever._fitted_on, retriever._new_since_fit = state["fitted_on"], state["new_since_fit"]
         return retriever
 
     def ids(self) -> set[int]:
@@ -168,9 +151,9 @@ class FaissRetriever(Retriever):
     def wants_rebuild(self) -> bool:
         """Whether too much came since the encoder was fitted, or too much that is gone still lies in the index."""
         return (
-            self._new_since_fit > self.config.refit_growth * max(self._fitted_on, 1)
+            self._encoder.outgrown(self.config.refit_growth)
             or len(self._gone) > 0.2 * max(self._index.ntotal if self._index is not None else 0, 5)
-            or (self._fitted_on < LEAST[self.config.index] <= len(self._ids))
+            or (self._encoder.fitted_on < LEAST[self.config.index] <= len(self._ids))
         )
 
 

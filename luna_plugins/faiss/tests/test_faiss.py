@@ -92,8 +92,9 @@ def test_much_that_is_new_asks_for_a_rebuild(registry: Registry) -> None:
 
 def test_nan_is_refused(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     retriever = make(registry)
-    vectors = retriever._encoder.encode(["x"])
-    monkeypatch.setattr(retriever._encoder, "encode", lambda texts, query=False: np.full_like(vectors, np.nan))
+    encoder = retriever._encoder.encoder
+    vectors = encoder.encode(["x"])
+    monkeypatch.setattr(encoder, "encode", lambda texts, query=False: np.full_like(vectors, np.nan))
     with pytest.raises(ValueError, match="not finite"):
         retriever.add([1], ["x"])
     with pytest.raises(ValueError, match="not finite"):

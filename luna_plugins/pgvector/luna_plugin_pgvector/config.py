@@ -3,9 +3,9 @@ component are saved beside what was made with them."""
 
 from __future__ import annotations
 
-from typing import Any
+from pydantic import BaseModel, ConfigDict, Field
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from luna_kernel.contracts.encoders import EncoderNode
 
 NAME = r"^[a-z_][a-z0-9_]{0,39}$"
 
@@ -22,17 +22,9 @@ class TextConfig(BaseModel):
 class VectorConfig(TextConfig):
     """Settings of the retriever `pgvector`."""
 
-    encoder: dict[str, Any] = Field(default_factory=lambda: {"name": "lsa"})
+    encoder: EncoderNode = Field(default_factory=lambda: {"name": "lsa"})
     """The encoder as a node: its name and its own settings; a name alone may be given as text."""
     min_score: float = Field(default=0.05, ge=-1, le=1)
     """Least cosine of a hit; nearer to 0 lies only chance."""
     refit_growth: float = Field(default=0.5, ge=0)
     """Share of chunks that may be new since the encoder was fitted before all is built anew."""
-
-    @field_validator("encoder", mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        node = {"name": value} if isinstance(value, str) else value
-        if isinstance(node, dict) and not isinstance(node.get("name"), str):
-            raise ValueError("the encoder needs a name")  # noqa: TRY004  pydantic reports it with its place
-        return node

@@ -10,13 +10,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from psycopg import Cursor, sql
 
 from luna_kernel.base import durable
-from luna_kernel.base.errors import IntegrityError
-from luna_kernel.base.messages import catalogue
-from luna_kernel.contracts.retrievers import Encoder, Hit
+from luna_kernel.contracts.encoders import ChosenEncoder
+from luna_kernel.contracts.retrievers import Hit
 
 from .collection import CollectionRetriever
 from .config import VectorConfig
@@ -24,10 +22,7 @@ from .config import VectorConfig
 if TYPE_CHECKING:
     from luna_kernel.plugins.registry import Registry
 
-t = catalogue(__package__)
-
 _ENCODER = "encoder"
-_BATCH = 512
 
 
 class VectorRetriever(CollectionRetriever):
@@ -38,13 +33,7 @@ class VectorRetriever(CollectionRetriever):
 
     def __init__(self, config: VectorConfig | None = None, registry: Registry | None = None) -> None:
         super().__init__(config or VectorConfig(), registry)
-        if registry is None:
-            raise ValueError("the retriever pgvector needs a registry to find its encoder in")
-        self._component = registry.get("encoder", self.config.encoder["name"], where="retriever.pgvector.encoder")
-        self._encoder_config = self._component.make_config(self.config.encoder, where="retriever.pgvector.encoder")
-        self._encoder: Encoder = self._component.load()(self._encoder_config)
-        self._fitted_on = 0
-        self._new_since_fit = 0
+        self._encoder = ChosenEncoder(self.config.encoder, registry, where="retriever.pgvector.encoder")
 
     def prepare(self, cursor: Cursor[Any]) -> None:
         """The extension and the table."""
@@ -58,27 +47,18 @@ class VectorRetriever(CollectionRetriever):
 
     def add(self, chunk_ids: Sequence[int], texts: Sequence[str]) -> None:
         """Add chunks; the first ones are also what the encoder is fitted on."""
-        if not self._fitted_on and texts:
+        if not self._encoder.fitted_on and texts:
             with self.server.transaction() as cursor:  # a server that cannot do it says so before minutes of fitting
                 self._make(cursor)
             self._encoder.fit(texts)
-            self._fitted_on = len(texts)
             super().add(chunk_ids, texts)
         else:
             super().add(chunk_ids, texts)
-            self._new_since_fit += len(texts)
+            self._encoder.new_since_fit += len(texts)
 
     def rows(self, texts: Sequence[str]) -> Iterable[str]:
         """The vector of each text, as pgvector reads it."""
-        for begin in range(0, len(texts), _BATCH):
-            for vector in self._vectors(texts[begin : begin + _BATCH]):
-                yield _text_of(vector)
-
-    def _vectors(self, texts: Sequence[str], *, query: bool = False) -> Any:
-        vectors = np.asarray(self._encoder.encode(texts, query=query), np.float32)
-        if not np.isfinite(vectors).all():
-            raise ValueError(f"encoder {self._component.name} gave vectors that are not finite")
-        return vectors
+        return map(_text_of, self._encoder.vectors(texts))
 
     def insert(self) -> sql.Composed:
         """See `CollectionRetriever.insert`."""
@@ -89,7 +69,7 @@ class VectorRetriever(CollectionRetriever):
         """The nearest chunks above `min_score`."""
         if not self._ids or k <= 0:
             return []
-        vector = self._vectors([query], query=True)[0]
+        vector = self._encoder.vectors([query], query=True)[0]
         if not vector.any():
             return []
         # Vectors have length 1, so the inner product is the cosine; <#> is its negative. One of length 0 scores 0.
@@ -104,18 +84,12 @@ class VectorRetriever(CollectionRetriever):
 
     def state(self) -> dict[str, Any]:
         """The encoder's name and version, its dimension, and what it was fitted on."""
-        return {
-            "encoder": self._component.name,
-            "encoder_version": self._component.version,
-            "dimension": self._encoder.dimension,
-            "fitted_on": self._fitted_on,
-            "new_since_fit": self._new_since_fit,
-        }
+        return self._encoder.state()
 
     def save(self, folder: Path) -> None:
         """See `CollectionRetriever.save`; the encoder is saved too."""
         durable.make_folder(folder / _ENCODER)
-        self._encoder.save(folder / _ENCODER)
+        self._encoder.encoder.save(folder / _ENCODER)
         super().save(folder)
 
     @classmethod
@@ -123,22 +97,18 @@ class VectorRetriever(CollectionRetriever):
         """Open what `save` wrote.
 
         Raises:
-            IntegrityError: made with another encoder, or the server has the collection no more.
+            OtherEncoderError: made with another encoder.
+            IntegrityError: the server has the collection no more.
         """
         retriever = cls(config, registry)
-        pointer, component = retriever.take(folder), retriever._component
-        if (pointer.get("encoder"), pointer.get("encoder_version")) != (component.name, component.version):
-            raise IntegrityError(t("encoder.other", found=pointer.get("encoder"), expected=component.name))
-        retriever._encoder = component.load().load(retriever._encoder_config, folder / _ENCODER)
-        if retriever._encoder.dimension != pointer["dimension"]:
-            raise IntegrityError(t("collection.bad", path=folder))
-        retriever._fitted_on, retriever._new_since_fit = pointer["fitted_on"], pointer["new_since_fit"]
+        pointer = retriever.take(folder)
+        retriever._encoder.open(folder / _ENCODER, pointer)
         return retriever
 
     @property
     def wants_rebuild(self) -> bool:
         """Whether too much came since the encoder was fitted."""
-        return self._new_since_fit > self.config.refit_growth * max(self._fitted_on, 1)
+        return self._encoder.outgrown(self.config.refit_growth)
 
 
 def _text_of(vector: Any) -> str:

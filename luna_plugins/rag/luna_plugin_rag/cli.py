@@ -130,6 +130,7 @@ def search(
         if docs:
             with show_progress() as progress:
                 knowledge.sync(docs, progress=progress)
+        knowledge.check_filters(conditions)
         found = knowledge.search(query, limit, threshold=threshold, filters=conditions)
     if app.json:
         passages = [asdict(passage) for passage in found.passages]

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from luna_kernel.plugins.registry import as_node
+
 
 class ParagraphConfig(BaseModel):
     """Settings of the chunker `paragraph`."""
@@ -26,13 +28,6 @@ class ParagraphConfig(BaseModel):
         if self.min_chars > self.max_chars:
             raise ValueError("min_chars must not exceed max_chars")
         return self
-
-
-def _as_node(value: Any) -> Any:
-    node = {"name": value} if isinstance(value, str) else value
-    if isinstance(node, dict) and not isinstance(node.get("name"), str):
-        raise ValueError("a component needs a name")  # noqa: TRY004  pydantic reports it with its place
-    return node
 
 
 class KnowledgeConfig(BaseModel):
@@ -66,12 +61,12 @@ class KnowledgeConfig(BaseModel):
     @field_validator("chunker", "reranker", mode="before")
     @classmethod
     def _node(cls, value: Any) -> Any:
-        return _as_node(value)
+        return as_node(value)
 
     @field_validator("retrievers", mode="before")
     @classmethod
     def _nodes(cls, value: Any) -> Any:
-        nodes = tuple(_as_node(item) for item in value) if isinstance(value, list | tuple) else value
+        nodes = tuple(as_node(item) for item in value) if isinstance(value, list | tuple) else value
         if isinstance(nodes, tuple):
             names = [node["name"] for node in nodes if isinstance(node, dict)]
             if not names or len(set(names)) != len(names):

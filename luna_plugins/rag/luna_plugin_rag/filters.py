@@ -6,16 +6,18 @@
     autor                known at all
 
 Several conditions must all hold. Names are `source`, `title`, `heading`, `line`, `page`, and whatever the reader of a
-document put into its metadata. Of a list one value is enough.
+document put into its metadata. Of a list one value is enough. Whoever asks with a name that no passage knows is told so
+(`check_names`); a condition in a configuration may be about documents that are yet to come.
 """
 
 from __future__ import annotations
 
 import bisect
+import difflib
 import fnmatch
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +34,8 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 _FIELDS = ("source", "title", "heading", "line", "page")
+_INTERNAL = {"page_starts"}
+"""In the metadata, and said to people as `page`."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,28 @@ def parse_filters(texts: Sequence[str]) -> tuple[Condition, ...]:
     for text in texts:
         match = _CONDITION.fullmatch(text)
         if match is None or (match[2] and not match[3]):
-            raise UsageError(t("filter.bad", text=text[:80]), hint=t("filter.bad.hint"))
+            raise UsageError(t("filter.bad", text=text[:80]), hint=t("filter.bad.hint"), about="filters")
         found.append(Condition(match[1], match[2] or "", match[3] or ""))
     return tuple(found)
+
+
+def check_names(conditions: Sequence[Condition], known: Iterable[str]) -> None:
+    """Refuse a condition on something that is not known of any passage: no passage could be meant by it.
+
+    Args:
+        conditions: what is asked for.
+        known: names in the metadata of documents and passages.
+
+    Raises:
+        UsageError: the name is in no metadata; names the nearest and all that are.
+    """
+    names = sorted({*_FIELDS, *known} - _INTERNAL)
+    for condition in conditions:
+        if condition.name not in names:
+            near = difflib.get_close_matches(condition.name, names, n=1)
+            text = t("filter.unknown", name=condition.name[:80])
+            text += " " + t("filter.unknown.near", name=near[0]) if near else ""
+            raise UsageError(text, hint=t("filter.unknown.hint", names=", ".join(names)), about="filters")
 
 
 def _values(chunk: StoredChunk, name: str) -> list[Any]:

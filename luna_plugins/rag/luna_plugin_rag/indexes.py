@@ -18,7 +18,7 @@ from luna_kernel.base import durable, integrity
 from luna_kernel.base.block_sums import SUFFIX
 from luna_kernel.base.errors import IntegrityError, StorageError, UsageError
 from luna_kernel.base.messages import catalogue
-from luna_kernel.contracts.retrievers import Retriever
+from luna_kernel.contracts.retrievers import OtherEncoderError, Retriever
 from luna_kernel.plugins.registry import Component, Registry
 
 from .store import Store
@@ -164,6 +164,8 @@ class Indexes:
             opened = component.load().load(config, folder / _DATA, self._registry)
             held = opened.ids()
             opened.close()
+        except OtherEncoderError:
+            return IndexCondition(name, "other", bytes=size, settings=settings)
         except IntegrityError as error:
             return IndexCondition(name, "damaged", reason=error.text, bytes=size)
         missing, extra = len(wanted - held), len(held - wanted)
@@ -190,6 +192,12 @@ class Indexes:
                     loaded = component.load().load(config, folder / _DATA, self._registry)
                     return Index(name, component, settings, loaded, saved=True)
                 self._tell_other_encoder(folder, settings, writing=writing)
+        except OtherEncoderError as error:  # the same settings, and what they name is no longer the same
+            if not writing:
+                raise UsageError(
+                    t("index.other_weights", name=name, reason=error.text), hint=t("index.other_encoder.hint")
+                ) from error
+            self._say(t("index.other_weights.anew", name=name, reason=error.text))
         except IntegrityError as error:
             self._say(t("index.damaged", name=name, reason=error.text))
         return Index(name, component, settings, component.load()(config, self._registry), saved=False)

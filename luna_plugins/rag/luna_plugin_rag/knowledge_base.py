@@ -328,6 +328,14 @@ class KnowledgeBase:
         least = self.config.threshold if threshold is None else threshold
         return self._searcher.search(query, k, threshold=least, filters=filters)
 
+    def check_filters(self, filters: Sequence[Condition]) -> None:
+        """Refuse conditions on what is known of no passage.
+
+        Raises:
+            UsageError: see `luna_plugin_rag.filters.check_names`.
+        """
+        self._searcher.check(filters)
+
     def warm_up(self) -> None:
         """Load the indexes now, so that the first question need not wait for them."""
         self._indexes.current()

@@ -14,7 +14,7 @@ from luna_kernel.data.portuguese import terms
 from luna_kernel.data.sentences import trimmed
 
 from .config import KnowledgeConfig
-from .filters import Condition
+from .filters import Condition, check_names
 from .fusion import Fused, diverse, fuse
 from .indexes import Indexes
 from .spelling import corrected
@@ -47,6 +47,8 @@ class Searcher:
         self._reranker = reranker
         self._config = config
         self._filtered: tuple[tuple[int, tuple[Condition, ...]], set[int]] | None = None
+        self._names: tuple[int, set[str]] | None = None
+        """What is known of passages, by name, and for which state of the documents."""
 
     def search(self, query: str, k: int, *, threshold: float, filters: Sequence[Condition] = ()) -> Found:
         """See `KnowledgeBase.search`."""
@@ -76,6 +78,14 @@ class Searcher:
         kept = kept[:k]
         passages = [_passage(number, chunk, relevance) for number, (chunk, relevance) in enumerate(kept, 1)]
         return Found(passages, confidence, len(fused))
+
+    def check(self, filters: Sequence[Condition]) -> None:
+        """See `KnowledgeBase.check_filters`."""
+        if filters:
+            generation = self._store.generation
+            if self._names is None or self._names[0] != generation:
+                self._names = (generation, self._store.metadata_names())
+            check_names(filters, self._names[1])
 
     def _allowed(self, filters: Sequence[Condition]) -> set[int]:
         """Ids of the chunks that meet all conditions, remembered as long as the documents stay as they are."""

@@ -23,7 +23,7 @@ from luna_kernel.contracts.data import Message
 from luna_kernel.data.portuguese import STOP_WORDS, word_set, words
 
 from .config import RagConfig
-from .filters import parse_filters
+from .filters import Condition, parse_filters
 from .knowledge_base import KnowledgeBase, Progress, Summary, place_for
 from .search import Found
 from .store import DATABASE
@@ -45,6 +45,7 @@ class RagStep(Step):
         super().__init__(config or RagConfig())
         self.knowledge: KnowledgeBase | None = None
         self._filters = parse_filters(self.config.filters)
+        self._session: Session | None = None
         self._paths: list[Path] = []
         self._summary: Summary | None = None
         self._remarks: list[str] = []
@@ -55,6 +56,7 @@ class RagStep(Step):
         Raises:
             LunaError: see `KnowledgeBase` and `KnowledgeBase.sync`.
         """
+        self._session = session
         self._paths = [Path(path) for path in session.options.docs]
         if not self._paths:
             return
@@ -140,9 +142,14 @@ class RagStep(Step):
         return "\n".join([*self._remarks, *lines])
 
     def run(self, turn: Turn, session: Session) -> Iterator[Event]:
-        """Fill `turn.passages`, unless the search is off or the turn is small talk."""
+        """Fill `turn.passages`, unless the search is off or the turn is small talk.
+
+        Raises:
+            UsageError: a condition of the session's cannot be read, or is about what is known of no passage.
+        """
         if self.knowledge is None:
             return
+        self.knowledge.check_filters(parse_filters(session.options.filters))
         if not session.options.rag:
             turn.notes["rag"] = {"state": "off"}
             return
@@ -168,18 +175,25 @@ class RagStep(Step):
             yield Notice(remark)
         self._remarks.clear()
 
+    def _conditions(self) -> tuple[Condition, ...]:
+        """Those of the configuration and those of the session."""
+        asked = () if self._session is None else self._session.options.filters
+        return (*self._filters, *parse_filters(asked))
+
     def search(self, query: str, k: int) -> list[Passage]:
         """What the documents say about `query`; see `KnowledgeBase.search`."""
-        return self.knowledge.search(query, k, filters=self._filters).passages if self.knowledge is not None else []
+        return (
+            self.knowledge.search(query, k, filters=self._conditions()).passages if self.knowledge is not None else []
+        )
 
     def _search(self, turn: Turn, session: Session) -> tuple[Found, str]:
         """What was found, and for which words: the question's, or those of the one before it and its own."""
         assert self.knowledge is not None
-        found = self.knowledge.search(turn.query, self.config.passages, filters=self._filters)
+        found = self.knowledge.search(turn.query, self.config.passages, filters=self._conditions())
         earlier = [past for past in session.turns if past.searched]
         if self.config.follow_up and earlier and leans(turn.query):
             both = f"{earlier[-1].query} {turn.query}"
-            with_earlier = self.knowledge.search(both, self.config.passages, filters=self._filters)
+            with_earlier = self.knowledge.search(both, self.config.passages, filters=self._conditions())
             if with_earlier.confidence > found.confidence:
                 return with_earlier, both
         return found, turn.query

@@ -262,6 +262,14 @@ class Store:
         ids = sorted(self.chunk_ids())
         return {chunk.id for chunk in self.chunks(ids) if holds(chunk)}
 
+    def metadata_names(self) -> set[str]:
+        """What is known of documents and chunks, by name."""
+        found = self.connection.execute(
+            "SELECT DISTINCT key FROM documents, json_each(documents.metadata) "
+            "UNION SELECT DISTINCT key FROM chunks, json_each(chunks.metadata)"
+        )
+        return {str(row[0]) for row in found}
+
     def chunk_ids(self) -> set[int]:
         """Ids of all chunks."""
         return {row[0] for row in self.connection.execute("SELECT id FROM chunks")}

@@ -70,6 +70,24 @@ def test_a_search_finds_what_is_allowed_however_deep(
         assert sources("source=*.md") == []
 
 
+def test_a_name_that_no_passage_knows_is_refused(
+    write: Callable[..., Path], tmp_path: Path, registry: Registry
+) -> None:
+    docs = write(**{"a.md": "O sino pesa."})
+    with KnowledgeBase(tmp_path / "kb", registry) as kb:
+        kb.check_filters(parse_filters(["page>=3", "source=*.md"]))
+        with pytest.raises(UsageError) as caught:
+            kb.check_filters(parse_filters(["encoding=utf-8"]))
+        assert caught.value.about == "filters"
+        kb.sync([docs])
+        kb.check_filters(parse_filters(["encoding=utf-8", "encoding!=utf-8", "line=1"]))
+        for wrong in ("autor=Ana", "autor!=Ana", "autor", "page_starts"):
+            with pytest.raises(UsageError) as caught:
+                kb.check_filters(parse_filters(["line=1", wrong]))
+            assert "encoding" in str(caught.value.hint)
+            assert "page_starts" not in str(caught.value.hint)
+
+
 def test_the_verb_filters(write: Callable[..., Path]) -> None:
     docs = write(**{"a.md": "O sino da capela pesa 180 quilos.\n", "b.txt": "O sino da capela pesa 90 quilos.\n"})
     base = [
@@ -94,6 +112,9 @@ def test_the_verb_filters(write: Callable[..., Path]) -> None:
     wrong = run("--filter", "=x")
     assert wrong.returncode == 2
     assert "source=*.md" in wrong.stderr
+    unknown = run("--filter", "sorce=*.txt")
+    assert unknown.returncode == 2
+    assert "“source”" in unknown.stderr
 
 
 def test_fusion_by_scores_uses_how_much_better() -> None:

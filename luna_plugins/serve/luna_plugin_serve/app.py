@@ -355,7 +355,8 @@ async def _luna_error(request: Request, error: Exception) -> Response:
         body = error_body(error.text, "rate_limit_error", code="queue_full")
         return JSONResponse(body, 429, headers={"Retry-After": "2"})
     if isinstance(error, UsageError):
-        return JSONResponse(error_body(error.text, "invalid_request_error"), 400)
+        field = f"luna.{error.about}" if error.about else None
+        return JSONResponse(error_body(str(error) if field else error.text, "invalid_request_error", param=field), 400)
     return JSONResponse(error_body(error.text, "server_error"), 500)
 
 

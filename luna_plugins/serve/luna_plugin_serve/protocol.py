@@ -63,6 +63,8 @@ class LunaFields(_Strict):
     """Who speaks; `off` for nobody. None: the server's."""
     rag: bool = True
     """Whether the server's documents are searched."""
+    filters: list[Annotated[str, Field(min_length=1, max_length=500)]] = Field(default=[], max_length=20)
+    """Conditions that passages must meet, as those of `luna search --filter`: `source=*.md`, `page>=3`."""
     session: str | None = Field(default=None, min_length=1, max_length=100)
     """Name of the conversation, which what people think of its answers is kept with. None: one is made of its
     beginning, so that the turns of one conversation have the same."""

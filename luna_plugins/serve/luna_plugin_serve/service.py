@@ -140,6 +140,9 @@ class Service:
             session.id = request.conversation
             session.options.persona = request.luna.persona or self.persona
             session.options.rag = request.luna.rag
+            session.options.filters = tuple(request.luna.filters)
+            if request.luna.filters and not (session.options.docs and session.step("rag")):
+                raise UsageError(t("filters_without_documents"), about="filters")
             session.turns = _past(turn.history)
             for name in session.step_names:
                 step = session.step(name)
