@@ -4,9 +4,9 @@
 
 Forward and backward of one layer. `dense`: SwiGLU as wide as the experts that work on a token. `plain MoE`: sort and
 group, written with ordinary operations. `Mixtral`: transformers' layer, where it is installed. `straightforward MoC`:
-the full form as one writes it first, all experts in a loop and nn.MultiheadAttention over them. With `--full`, the share
-of its operations that the experts alone are is printed too: as the exact gradient reaches every expert, no full form that
-computes at the same rate takes a smaller share of its time.
+the full form as one writes it first, all experts in a loop and nn.MultiheadAttention over them.
+With `--full` the share of its operations that the experts alone are is printed too: as the exact gradient reaches every
+expert, no full form that computes at the same rate takes a smaller share of its time.
 """
 
 from __future__ import annotations
