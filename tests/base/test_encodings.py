@@ -120,12 +120,14 @@ def misread(text: str, encoding: str) -> str:
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(WORDS), max_size=12), st.sampled_from([" ", "", "\u00a0"]))
 def test_right_portuguese_is_not_mended(words: list[str], between: str) -> None:
     text = between.join(words)
     assert mend(text) == text
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(WORDS), max_size=12), st.sampled_from(["latin-1", "cp1252"]), st.integers(1, 2))
 def test_mojibake_is_mended_also_when_it_happened_twice(words: list[str], encoding: str, times: int) -> None:
     right = " ".join(["ação", *words])

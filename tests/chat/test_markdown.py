@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luna_kernel.chat.markdown import CODE, HEADING, MARKER, QUOTE, MarkdownStream
@@ -45,6 +45,7 @@ def test_styles() -> None:
     assert words("").endswith("Fim ** solto\ne normal")
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_the_cuts_do_not_matter(data: st.DataObject) -> None:
     text = data.draw(st.text(alphabet="ab *`#->\n~_1.", max_size=60) | st.just(SAMPLE))
@@ -53,6 +54,7 @@ def test_the_cuts_do_not_matter(data: st.DataObject) -> None:
     assert styled(pieces) == styled([text])
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab *`#->\n~", max_size=60))
 def test_only_marks_are_left_out(text: str) -> None:
     shown = "".join(char for char, _ in styled([text]))

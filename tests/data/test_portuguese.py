@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luna_kernel.data.portuguese import STOP_WORDS, fold, stem, terms, words
@@ -64,6 +64,7 @@ def test_short_words_that_differ_in_more_than_an_ending_stay_apart_or_are_known_
     assert (first == second) is (pair in ("casa caso", "porto porta", "livro livre"))
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_gives_folded_words(text: str) -> None:
     for word in words(text):
@@ -73,6 +74,7 @@ def test_any_text_gives_folded_words(text: str) -> None:
     assert bool(terms(text)) == bool(words(text))
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="abcçéãõsirlnmaeou", min_size=1, max_size=12))
 def test_accents_never_matter(word: str) -> None:
     assert terms(word) == terms(fold(word))

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "knowledge" / "measures.py"
@@ -24,6 +24,7 @@ def gain(found: tuple[int, ...], right: set[int]) -> float:
     return sum(math.log(2) / math.log(place + 2) for place in range(min(len(found), 10)) if found[place] in right)
 
 
+@settings(deadline=None)
 @given(st.permutations(range(7)), st.integers(0, 7), st.sets(st.integers(0, 6), min_size=1))
 def test_ndcg_is_the_gain_over_that_of_the_best_order(order: list[int], length: int, right: set[int]) -> None:
     found = tuple(order[:length])
@@ -31,6 +32,7 @@ def test_ndcg_is_the_gain_over_that_of_the_best_order(order: list[int], length: 
     assert measures.judge(found, right)["ndcg@10"] == pytest.approx(gain(found, right) / ideal)
 
 
+@settings(deadline=None)
 @given(st.permutations(range(20)), st.sets(st.integers(0, 19), min_size=1))
 def test_recall_and_mrr_count_what_stands_where(found: list[int], right: set[int]) -> None:
     judged = measures.judge(found, right)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luna_kernel.data.sentences import sentences, trimmed
@@ -29,6 +29,7 @@ PIECES = [
 ]
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join)))
 def test_spans_tile_any_text(text: str) -> None:
     spans = list(sentences(text))

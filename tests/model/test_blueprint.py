@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luna_kernel.base.errors import ConfigError, UsageError
@@ -130,6 +130,7 @@ def test_bad_places(text):
     assert "every 2nd block" in (caught.value.hint or "")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_a_place_or_an_error(text):
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luna_kernel.plugins.discovery import GROUP, discover
@@ -48,6 +48,7 @@ POINTS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(POINTS)
 def test_as_importlib_reads_it(points: list[tuple[str, str]]) -> None:
     import tempfile

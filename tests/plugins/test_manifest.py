@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luna_kernel.base.errors import IntegrityError, LunaError, MissingPluginsError, PluginError, UsageError
@@ -188,6 +188,7 @@ def test_round_trip_of_the_file(tmp_path: Path) -> None:
 WORDS = st.from_regex(r"[a-z][a-z0-9_.-]{0,10}[a-z0-9]", fullmatch=True)
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         ComponentRecord,
@@ -257,6 +258,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from([*good(), "x"]), st.sampled_from([*good()["components"][0], "x"]), JSON, st.booleans())
 def test_any_damage_is_a_luna_error(key: str, field: str, value: Any, inside: bool) -> None:
     data = good()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luna_kernel.base.errors import ConfigError, PluginError, UsageError
@@ -29,12 +29,14 @@ def texts(draw: st.DrawFn) -> str:
     return ",".join(draw(st.sampled_from(["", " "])) + item for item in items or ["all"])
 
 
+@settings(deadline=None)
 @given(texts())
 def test_round_trip(text: str) -> None:
     selection = Selection.parse(text)
     assert Selection.parse(str(selection)) == selection
 
 
+@settings(deadline=None)
 @given(texts(), st.lists(NAMES, max_size=3))
 def test_what_is_mended_is_on(text: str, names: list[str]) -> None:
     mended = Selection.parse(text).mended(tuple(names), ("./x.py",))
@@ -44,6 +46,7 @@ def test_what_is_mended_is_on(text: str, names: list[str]) -> None:
     assert Selection.parse(str(mended)) == mended
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20))
 def test_any_text_parses_or_is_a_usage_error(text: str) -> None:
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from luna_plugin_personas.automatic import choose
 from luna_plugin_personas.style import DIMENSIONS, WORDS, instruction, sampling
@@ -35,6 +35,7 @@ def test_each_slider_changes_the_prompt(open_session: Open, name: str) -> None:
         assert ask(session).system == ([said] if said else [])
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_more_creativity_is_a_higher_temperature_and_more_verbosity_a_longer_answer(a: float, b: float) -> None:
     low, high = sorted((a, b))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from luna_plugin_rag.spelling import corrected, slips
 
@@ -34,6 +34,7 @@ def test_without_frequencies_nothing_changes() -> None:
     assert corrected("fotosíntese", lambda asked: []) == "fotosíntese"
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="abcde", min_size=1, max_size=8))
 def test_a_slip_can_be_undone_and_keeps_the_first_letter(word: str) -> None:
     for other in slips(word):
@@ -41,6 +42,7 @@ def test_a_slip_can_be_undone_and_keeps_the_first_letter(word: str) -> None:
         assert word in set(slips(other))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_taken_and_what_is_known_stays(text: str) -> None:
     assert corrected(text, lambda asked: [1] * len(asked)) == text
