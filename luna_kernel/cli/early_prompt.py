@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from luna_kernel.chat.session import Session
 
 
+_DRAWING = 0.15
+"""Seconds after which opening begins."""
+
+
 @dataclass
 class _Noting(App):
     """Notes what it would say: a thread must not write where somebody types."""
@@ -42,7 +46,9 @@ class Opening:
         self._session: Session | None = None
         self.error: BaseException | None = None
         self.plugins = app.plugins()
-        self._thread = threading.Thread(target=self._open, name="luna-opening", daemon=True)
+        # It waits until the prompt is drawn: imports would hold that up.
+        self._thread = threading.Timer(_DRAWING, self._open)
+        self._thread.daemon = True
         self._thread.start()
 
     def _open(self) -> None:
