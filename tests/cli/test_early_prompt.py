@@ -75,7 +75,12 @@ def test_leaving_before_it_is_open(model: str, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_while_the_model_is_opened_takes_the_question_back(model: str, tmp_path: Path) -> None:
-    terminal = Terminal(["chat", model, "--plugins", "none", "--max-tokens", "5"], tmp_path)
+    (tmp_path / "slow.py").write_text(
+        "import time\nfrom luna_kernel import hookimpl\nLUNA_API = 1\n\n@hookimpl\n"
+        "def luna_chat_start(session):\n    time.sleep(8)\n",
+        encoding="utf-8",
+    )
+    terminal = Terminal(["chat", model, "--plugins", "./slow.py", "--max-tokens", "5"], tmp_path)
     terminal.until("›")
     terminal.type("oi\r")
     terminal.until("opening")
