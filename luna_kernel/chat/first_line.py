@@ -76,9 +76,9 @@ def first_line(waited: Waited, printer: Printer, *, say: Callable[[str], None], 
 
 def _is_there(waited: Waited, printer: Printer) -> bool:
     """Wait for the session; False where the person stops that by Ctrl-C, and with it the question."""
-    if not waited.done:
-        printer.remark(t("prompt.opening"))
     try:
+        if not waited.done:
+            printer.remark(t("prompt.opening"))
         waited.wait()
     except KeyboardInterrupt:
         printer.remark(t("stats.interrupted"))
