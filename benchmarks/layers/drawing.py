@@ -1,4 +1,4 @@
-"""Draw lines into an SVG file, both axes logarithmic, without any library."""
+"""Draw lines, or a table of shades, into an SVG file, without any library. The ground is white on any page."""
 
 from __future__ import annotations
 
@@ -55,6 +55,46 @@ def draw_lines(
     print(f"\ndrawn: {path}")
 
 
+def draw_heat(
+    path: Path,
+    title: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float | None]],
+    *,
+    across: str = "",
+    digits: int = 2,
+) -> None:
+    """Write a table of `values` (rows, columns) to `path`, each cell the darker the larger; None is left empty."""
+    known = [value for row in values for value in row if value is not None]
+    low, high = min(known), max(known)
+    left, cell, tall, top = 14 + 7 * max(map(len, rows)), 56, 24, 64
+    width, height = left + cell * len(columns) + 14, top + tall * len(rows) + 14
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}"',
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        _text(14, 18, title, weight="bold"),
+        _text(left + cell * len(columns) / 2, 38, across, anchor="middle"),
+    ]
+    parts += [_text(left + cell * (at + 0.5), top - 8, name, anchor="middle") for at, name in enumerate(columns)]
+    for down, (name, row) in enumerate(zip(rows, values, strict=True)):
+        y = top + tall * down
+        parts.append(_text(left - 8, y + 16, name, anchor="end"))
+        for at, value in enumerate(row):
+            if value is None:
+                continue
+            share = (value - low) / max(high - low, 1e-9)
+            shade = "#" + "".join(f"{round(255 + (dark - 255) * share):02x}" for dark in (27, 108, 168))
+            x = left + cell * at
+            parts.append(f'<rect x="{x}" y="{y}" width="{cell - 2}" height="{tall - 2}" fill="{shade}" stroke="#ccc"/>')
+            ink = "white" if share > 0.6 else "black"
+            parts.append(_text(x + cell / 2 - 1, y + 16, f"{value:.{digits}f}", anchor="middle", fill=ink))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*parts, "</svg>", ""]), encoding="utf-8")
+    print(f"\ndrawn: {path}")
+
+
 def _ticks(low: float, high: float) -> list[float]:
     """Round numbers from 10^low to 10^high: 1, 2, 5 of each power where there are few powers."""
     steps = (1, 2, 5) if high - low < 2 else (1,)
@@ -62,5 +102,6 @@ def _ticks(low: float, high: float) -> list[float]:
     return [tick for tick in ticks if low - 1e-9 <= math.log10(tick) <= high + 1e-9]
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start", weight: str = "normal") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-weight="{weight}">{escape(text)}</text>'
+def _text(x: float, y: float, text: str, anchor: str = "start", weight: str = "normal", fill: str = "black") -> str:
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-weight="{weight}" fill="{fill}"'
+    return f"<text {place}>{escape(text)}</text>"

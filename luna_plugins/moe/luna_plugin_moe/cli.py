@@ -40,8 +40,8 @@ def experts(app: App, model: str, data: tuple[str, ...], texts: int, length: int
 
     if opened.tokenizer is None:
         raise UsageError(t("experts.no_texts", paths=folder))
-    rows, emotions = _texts(opened, data, texts, min(length, opened.model.dims.max_positions))
-    layers = report(opened.model, rows, emotions)
+    rows, emotions, labels = _texts(opened, data, texts, min(length, opened.model.dims.max_positions))
+    layers = report(opened.model, rows, emotions, labels)
     if not layers:
         raise UsageError(t("experts.none", name=Path(folder).name))
     tokens = sum(map(len, rows))
@@ -51,8 +51,8 @@ def experts(app: App, model: str, data: tuple[str, ...], texts: int, length: int
     _print(app, layers, len(rows), tokens)
 
 
-def _texts(opened: Any, data: tuple[str, ...], count: int, length: int) -> tuple[list[list[int]], list[Any]]:
-    """Ids of `count` records, evenly taken, each cut to `length` tokens, and their emotions."""
+def _texts(opened: Any, data: tuple[str, ...], count: int, length: int) -> tuple[list[list[int]], list[Any], list[Any]]:
+    """Ids of `count` records, evenly taken, each cut to `length` tokens, their emotions, and their labels."""
     from luna_kernel.chat.demo import corpus_files
     from luna_kernel.data.dialogue import DialogueTemplate
     from luna_kernel.train.corpus import Corpus
@@ -60,15 +60,17 @@ def _texts(opened: Any, data: tuple[str, ...], count: int, length: int) -> tuple
     template = DialogueTemplate(opened.tokenizer)
     rows: list[list[int]] = []
     emotions: list[Any] = []
+    labels: list[Any] = []
     records = list(Corpus.find(list(data) or corpus_files(), opened.plugins.registry).records())
     for record in records[:: max(1, len(records) // count)][:count]:
         text = record.text
         ids = template.render(record.messages)[0] if text is None else template.render_text(text)[0]
         rows.append(ids[:length])
         emotions.append((record.condition or {}).get("emotion"))
+        labels.append((record.condition or {}).get("emotion_label"))
     if not rows:
         raise UsageError(t("experts.no_texts", paths=", ".join(data)))
-    return rows, emotions
+    return rows, emotions, labels
 
 
 def _print(app: App, layers: list[LayerReport], texts: int, tokens: int) -> None:
@@ -78,7 +80,9 @@ def _print(app: App, layers: list[LayerReport], texts: int, tokens: int) -> None
 
     hears = any(layer.mutual_information is not None for layer in layers)
     observed = any(layer.observed is not None for layer in layers)
-    columns = ["place", "router", "load", *(["mi"] if hears else []), *(["observed"] if observed else [])]
+    heard = any(layer.heard is not None for layer in layers)
+    further = {"mi": hears, "observed": observed, "head": heard}
+    columns = ["place", "router", "load", *(name for name, shown in further.items() if shown)]
     lines = [[t(f"experts.column.{name}") for name in columns]]
     for layer in layers:
         cells = [layer.place, layer.router, " ".join(f"{100 * share:.0f}" for share in layer.load)]
@@ -87,6 +91,8 @@ def _print(app: App, layers: list[LayerReport], texts: int, tokens: int) -> None
         if observed:
             seen = layer.observed
             cells.append("-" if seen is None else f"{seen.told:.4f} ({seen.untold:.4f}; {seen.shuffled:.4f})")
+        if heard:
+            cells.append("-" if layer.heard is None else f"{layer.heard.accuracy:.0%} / {layer.heard.texts}")
         lines.append(cells)
     app.write(table(lines))
     limit = math.log(min(len(EMOTIONS), max(len(layer.load) for layer in layers)))

@@ -15,17 +15,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from luna_kernel.contracts.routers import Router
 from luna_kernel.model.decoder import Decoder
 
 from .dispatch import count_experts
-from .emotional import EMOTION
+from .emotional import EMOTION, EmotionalRouter
 from .emotions import EMOTIONS
 
 SHUFFLES = 20
 """Random orders of the labels: what mutual information a sample of this size shows where there is none."""
+NEXT_TO_NOTHING = 1e-30
+"""An emotion too weak to move any score; it is given where a head must not speak in its place."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,21 @@ class Observed:
     """Mutual information (nats) of the data's emotions and the experts."""
 
     told: float
-    """With each record's emotion as the signal."""
+    """With each record's emotion as the signal; where it has a label alone, with what the head hears."""
     untold: float
-    """Without a signal: what the text alone gives away."""
+    """Without a signal, the head silent: what the text alone gives away."""
     shuffled: float
     """The mean over shuffled labels, with the signal: about 0 but for the smallness of the sample."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """How well a head tells the emotion of whole texts."""
+
+    accuracy: float
+    """Share of the texts whose strongest label is the emotion that the head finds strongest, on average over tokens."""
+    texts: int
+    """How many have a label."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,7 @@ class LayerReport:
     mutual_information: float | None
     """Of emotion and expert (nats), all emotions equally likely, on the same texts; None if it reads none."""
     observed: Observed | None = None
+    heard: Heard | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it."""
@@ -76,13 +90,17 @@ def divergence(p: Tensor, q: Tensor) -> float:
 
 @torch.no_grad()
 def report(
-    model: Decoder, texts: Sequence[Sequence[int]], emotions: Sequence[Mapping[str, float] | None] = ()
+    model: Decoder,
+    texts: Sequence[Sequence[int]],
+    emotions: Sequence[Mapping[str, float] | None] = (),
+    labels: Sequence[Mapping[str, float] | None] = (),
 ) -> list[LayerReport]:
     """Read `texts` (ids) and tell of each layer with experts how its load goes with the emotion.
 
     Args:
         model: in eval mode; a model without routers gives an empty list.
         emotions: of each text, strengths by name, or None; empty: none has any.
+        labels: of each text, what a head should hear, in the same form.
     """
     with _counting(model) as counted:
         hears = EMOTION in model.conditions
@@ -92,16 +110,52 @@ def report(
         for ids in texts:
             for place, counts in counted(ids, strengths if hears else None).items():
                 sums[place] = sums.get(place, torch.zeros_like(counts)) + counts
-        own = [(ids, e) for ids, e in zip(texts, emotions, strict=False) if e and any(e.get(n) for n in EMOTIONS)]
-        observed = _observed(counted, own) if hears and len(own) > 1 else {}
+        own = [(ids, e, strongest(e)) for ids, e in zip(texts, emotions, strict=False) if strongest(e) is not None]
+        labelled = [(ids, strongest(e)) for ids, e in zip(texts, labels, strict=False) if strongest(e) is not None]
+        observed = _observed(counted, own or [(ids, {}, label) for ids, label in labelled]) if hears else {}
+    heard = _heard(model, labelled)
     return [
-        _layer(part.place, part.component.name, sums[part.place], observed.get(part.place))
+        _layer(part.place, part.component.name, sums[part.place], observed.get(part.place), heard.get(part.place))
         for part in model.parts
         if part.place in sums
     ]
 
 
-def _layer(place: str, router: str, counts: Tensor, observed: Observed | None) -> LayerReport:
+def strongest(emotion: Mapping[str, float] | None) -> int | None:
+    """The dimension with the largest strength; None where there is none."""
+    found = max(range(len(EMOTIONS)), key=lambda i: (emotion or {}).get(EMOTIONS[i], 0.0))
+    return found if (emotion or {}).get(EMOTIONS[found], 0.0) > 0 else None
+
+
+@torch.no_grad()
+def foretell(model: Decoder, ids: Sequence[int]) -> dict[str, Tensor]:
+    """What each head hears in a text: (C,) strengths from 0 to 1, the mean over its tokens, by the router's place."""
+    found: dict[str, Tensor] = {}
+    hooks = []
+    for part in model.parts:
+        router = part.module
+        if isinstance(router, EmotionalRouter) and router.config.head:
+
+            def note(module: Any, given: Any, _: Any, place: str = part.place) -> None:
+                found[place] = torch.sigmoid(F.linear(given[0], module.head, module.head_bias)).mean(0)
+
+            hooks.append(router.register_forward_hook(note))
+    if hooks:
+        model(torch.tensor([list(ids)], device=model.embedding.weight.device), last_only=True)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def _heard(model: Decoder, labelled: list[tuple[Sequence[int], int | None]]) -> dict[str, Heard]:
+    right: dict[str, int] = {}
+    for ids, label in labelled:
+        for place, strengths in foretell(model, ids).items():
+            right[place] = right.get(place, 0) + (int(strengths.argmax()) == label)
+    return {place: Heard(count / len(labelled), len(labelled)) for place, count in right.items()}
+
+
+def _layer(place: str, router: str, counts: Tensor, observed: Observed | None, heard: Heard | None) -> LayerReport:
     shares = counts.double() / counts.sum(1, keepdim=True).clamp_min(1)
     under = dict(zip(EMOTIONS, shares[1:], strict=False))
     return LayerReport(
@@ -112,6 +166,7 @@ def _layer(place: str, router: str, counts: Tensor, observed: Observed | None) -
         {name: divergence(share, shares[0]) for name, share in under.items()},
         mutual_information(counts[1:]) if under else None,
         observed,
+        heard,
     )
 
 
@@ -154,14 +209,16 @@ def _counting(model: Decoder) -> Iterator[_Counter]:
             hook.remove()
 
 
-def _observed(counted: _Counter, own: list[tuple[Sequence[int], Mapping[str, float]]]) -> dict[str, Observed]:
-    """By place, over texts with an emotion of their own; the strongest one names the text."""
-    labels = torch.tensor([max(range(len(EMOTIONS)), key=lambda i: e.get(EMOTIONS[i], 0.0)) for _, e in own])
+def _observed(counted: _Counter, own: list[tuple[Sequence[int], Mapping[str, float], Any]]) -> dict[str, Observed]:
+    """By place, over (text, emotion that is told, label)."""
+    if len(own) < 2:
+        return {}
+    labels = torch.tensor([label for _, _, label in own])
     told: dict[str, list[Tensor]] = {}
     untold: dict[str, list[Tensor]] = {}
-    for ids, emotion in own:
-        strengths = torch.tensor([[0.0] * len(EMOTIONS), [emotion.get(name, 0.0) for name in EMOTIONS]])
-        for place, counts in counted(ids, strengths).items():
+    for ids, emotion, _ in own:
+        strengths = [[NEXT_TO_NOTHING] * len(EMOTIONS), [emotion.get(name, 0.0) for name in EMOTIONS]]
+        for place, counts in counted(ids, torch.tensor(strengths)).items():
             untold.setdefault(place, []).append(counts[0])
             told.setdefault(place, []).append(counts[1])
     generator = torch.Generator().manual_seed(0)
