@@ -92,6 +92,8 @@ class Settings(BaseSettings):
     """Keep one block's weights in memory at a time: slower, for machines that cannot hold the model."""
     cache_limit: int | None = Field(default=None, ge=1)
     """Most tokens that an attention keeps while it generates; it then sees the first few and the latest."""
+    experts_per_token: int | None = Field(default=None, ge=1)
+    """Most experts that a layer lets work on a token: quicker and less good than the number it was trained with."""
     seed: int | None = Field(default=None, ge=0)
     """Seed of sampling, for answers that can be repeated."""
 

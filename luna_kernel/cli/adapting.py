@@ -27,12 +27,15 @@ class Opening:
     cache_limit: int | None = None
     precision: str | None = None
     """`fp32`, `bf16`, or None: as the weights are stored."""
+    experts_per_token: int | None = None
+    """At most so many in each layer; None: as the model was trained."""
 
 
 def plan_opening(app: App, settings: Settings, folder: Path, device: str, *, adapt: bool) -> Opening:
     """The settings, and the proposals for what they leave open: said each with its reason, taken with `adapt`."""
-    opening = Opening(bool(settings.low_memory), settings.cache_limit)
-    chosen = {name for name in ("low_memory", "cache_limit") if getattr(settings, name) is not None}
+    names = ("low_memory", "cache_limit", "experts_per_token")
+    opening = Opening(bool(settings.low_memory), settings.cache_limit, experts_per_token=settings.experts_per_token)
+    chosen = {name for name in names if getattr(settings, name) is not None}
     found = [one for one in proposals(app, folder, device) if one.change not in chosen]
     if adapt and not found:
         app.say(t("adapt.nothing", device=device))
@@ -49,10 +52,11 @@ def proposals(app: App, folder: Path, device: str) -> list[Proposal]:
     """What the backend of the device proposes for the model; nothing where no plugin brings one."""
     from luna_kernel.model.facts import model_facts
 
-    component = app.plugins().registry.find("backend", device.partition(":")[0])
+    registry = app.plugins().registry
+    component = registry.find("backend", device.partition(":")[0])
     if component is None:
         return []
-    found: list[Proposal] = component.load()().proposals(model_facts(folder))
+    found: list[Proposal] = component.load()().proposals(model_facts(folder, registry))
     return found
 
 
@@ -68,7 +72,19 @@ def open_for_chat(app: App, folder: Path, opening: Opening, **options: Any) -> O
         app.say(t("run.offloaded", count=len(opened.model.blocks)))
     if opening.cache_limit is not None:
         app.say(_limit_cache(opened.model, opening.cache_limit))
+    if opening.experts_per_token is not None:
+        app.say(_limit_experts(opened.model, opening.experts_per_token))
     return opened
+
+
+def _limit_experts(model: Decoder, most: int) -> str:
+    """Keep the limit of experts; one line that says what it changed."""
+    from luna_kernel.model.fewer_experts import limit_experts
+
+    lowered = limit_experts(model, most)
+    if not lowered:
+        return t("run.experts_unchanged", most=most)
+    return t("run.experts_limited", most=most, count=len(lowered), before=max(one.before for one in lowered))
 
 
 def _limit_cache(model: Decoder, limit: int) -> str:

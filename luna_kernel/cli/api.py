@@ -58,7 +58,7 @@ class Luna:
         session: name of a conversation to go on with, or to begin; it is kept.
         save: keep the conversation on this computer.
         settings: others of `luna run`: temperature, top_k, top_p, min_p, repetition_penalty, max_tokens, seed, device,
-            threads, cache_limit, low_memory.
+            threads, cache_limit, low_memory, experts_per_token.
 
     Raises:
         LunaError: what `luna run` would say.

@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SETTINGS_FIELDS = (
     "model", "persona", "device", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens", "seed",
-    "threads", "cache_limit", "low_memory",
+    "threads", "cache_limit", "low_memory", "experts_per_token",
 )  # fmt: skip
 """Options that are settings too: what was typed goes before environment and files."""
 
@@ -61,6 +61,7 @@ def _numbers(function: F) -> F:
     for name, kind in (
         ("--seed", int), ("--max-tokens", int), ("--repetition-penalty", float), ("--min-p", float),
         ("--top-p", float), ("--top-k", int), ("--temperature", float), ("--threads", int), ("--cache-limit", int),
+        ("--experts-per-token", int),
     ):  # fmt: skip
         key = "run." + name.removeprefix("--").replace("-", "_")
         function = option(name, type=kind, help=lambda key=key: t(key))(function)

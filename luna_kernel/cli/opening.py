@@ -109,6 +109,7 @@ def open_generator(app: App, request: ChatRequest, device: str) -> tuple[Generat
         unused = {
             "cache_limit": request.settings.cache_limit is not None,
             "low_memory": bool(request.settings.low_memory),
+            "experts_per_token": request.settings.experts_per_token is not None,
             "--adapt": request.adapt,
         }
         for setting in [key for key, wanted in unused.items() if wanted]:

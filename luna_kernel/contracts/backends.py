@@ -39,15 +39,21 @@ class ModelFacts:
     cache_bytes_per_token: int
     """Of all attention that has no window, per token of the context, in the type of the weights."""
     context_length: int
+    top_k: int = 0
+    """Most experts that any layer gives to a token; 0: no layer has experts that rest when they are not chosen."""
+    resting_bytes: int = 0
+    """Of the experts, in all such layers together, that a token does not use."""
+    expert_bytes: int = 0
+    """What one expert less for a token leaves unread, in all such layers together."""
 
 
 @dataclass(frozen=True)
 class Proposal:
     """A change that leaves trained weights valid. It is shown with its reason, and made only when the user agrees."""
 
-    change: Literal["low_memory", "cache_limit", "precision"]
+    change: Literal["low_memory", "cache_limit", "precision", "experts_per_token"]
     value: bool | int | str
-    """True; tokens; `fp32` or `bf16`."""
+    """True; tokens; `fp32` or `bf16`; experts."""
     reason: str
     """In the user's language, with the figures that speak for it."""
 

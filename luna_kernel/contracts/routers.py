@@ -58,7 +58,11 @@ class Router(ModelPart):
 
     def __init__(self, config: Any, dims: Dims, num_experts: int, top_k: int) -> None:
         super().__init__()
-        self.config, self.dims, self.num_experts, self.top_k = config, dims, num_experts, top_k
+        self.config, self.dims, self.num_experts = config, dims, num_experts
+        self.top_k = top_k
+        """K of the next pass. `limit_experts` lowers it in a model that is in use; read it, not a copy of it."""
+        self.built_top_k = top_k
+        """K that the weights were trained with."""
 
     @abstractmethod
     def forward(self, x: Tensor, ctx: Context, bias: Tensor | None = None, extra: Tensor | None = None) -> Routing:

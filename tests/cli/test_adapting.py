@@ -18,29 +18,30 @@ def app():
 @pytest.fixture
 def proposed(monkeypatch):
     changes = [("low_memory", True, "too large"), ("cache_limit", 512, "long"), ("precision", "fp32", "slow")]
+    changes.append(("experts_per_token", 1, "slow memory"))
     found = [Proposal(*given) for given in changes]
     monkeypatch.setattr(adapting, "proposals", lambda *_: found)
     return found
 
 
-def settings(low_memory=None, cache_limit=None):
-    return SimpleNamespace(low_memory=low_memory, cache_limit=cache_limit)
+def settings(low_memory=None, cache_limit=None, experts_per_token=None):
+    return SimpleNamespace(low_memory=low_memory, cache_limit=cache_limit, experts_per_token=experts_per_token)
 
 
 def test_only_said(app, proposed, tmp_path):
     assert plan_opening(app, settings(), tmp_path, "cpu", adapt=False) == Opening()
-    assert len(app.said) == 3
+    assert len(app.said) == 4
     assert all("--adapt" in line and one.reason in line for line, one in zip(app.said, proposed, strict=True))
 
 
 def test_taken_and_said(app, proposed, tmp_path):
-    assert plan_opening(app, settings(), tmp_path, "cpu", adapt=True) == Opening(True, 512, "fp32")
+    assert plan_opening(app, settings(), tmp_path, "cpu", adapt=True) == Opening(True, 512, "fp32", 1)
     assert all(one.reason in line for line, one in zip(app.said, proposed, strict=True))
 
 
 def test_what_was_set_by_hand_stays(app, proposed, tmp_path):
-    found = plan_opening(app, settings(low_memory=False, cache_limit=64), tmp_path, "cpu", adapt=True)
-    assert found == Opening(False, 64, "fp32")
+    found = plan_opening(app, settings(False, 64, 2), tmp_path, "cpu", adapt=True)
+    assert found == Opening(False, 64, "fp32", 2)
     assert len(app.said) == 1
 
 

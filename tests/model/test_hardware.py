@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from luna_kernel.base.machine import memory_speed
 from luna_kernel.contracts.backends import ModelFacts
 from luna_kernel.model.checkpoint import save_model
 from luna_kernel.model.cpu_backend import CpuBackend, propose
@@ -12,8 +13,8 @@ GIB = 2**30
 FITS = ModelFacts(GIB, GIB // 4, 0.0, 1000, 4096)
 
 
-def changes(facts, available, flags=()):
-    return {one.change: one.value for one in propose(facts, available, set(flags))}
+def changes(facts, available, flags=(), speed=None):
+    return {one.change: one.value for one in propose(facts, available, set(flags), speed)}
 
 
 def test_a_model_that_fits_is_left_alone():
@@ -41,6 +42,32 @@ def test_caches_that_do_not_fit():
 def test_sixteen_bits_where_they_are_emulated(flags, expected):
     assert changes(ModelFacts(GIB, GIB, 1.0, 0, 64), 8 * GIB, flags) == expected
     assert "low_memory" in changes(ModelFacts(GIB, GIB, 1.0, 0, 64), 2 * GIB), "float32 needs twice the memory"
+
+
+SPARSE = ModelFacts(8 * GIB, GIB, 0.0, 0, 64, top_k=4, resting_bytes=4 * GIB, expert_bytes=GIB)
+"""Eight experts of 1 GiB over all layers, four of which work: a token reads 4 GiB."""
+
+
+@pytest.mark.parametrize(
+    ("speed", "expected"),
+    [(20, None), (19.9, 3), (15, 3), (14.9, 2), (10, 2), (9, 1), (1, 1), (None, None)],
+)
+def test_fewer_experts_where_memory_is_slow(speed, expected):
+    speed = None if speed is None else speed * GIB
+    wanted = {} if expected is None else {"experts_per_token": expected}
+    assert changes(SPARSE, 64 * GIB, speed=speed) == wanted
+    assert changes(SPARSE, None, speed=speed) == wanted
+    assert changes(FITS, 64 * GIB, speed=1.0) == {}, "a dense model has no experts to spare"
+    assert list(changes(SPARSE, 4 * GIB, speed=speed)) == ["low_memory"], "then every expert is read anyway"
+
+
+def test_the_reason_has_the_figures():
+    (one,) = propose(SPARSE, 64 * GIB, set(), 12.0 * GIB)
+    assert all(figure in one.reason for figure in ("4.0 GiB", "3.0", "6.0"))
+
+
+def test_memory_has_a_speed():
+    assert 1e8 < memory_speed(1 << 20) < 1e13
 
 
 def test_facts_of_a_folder(model, kernel, tmp_path):

@@ -65,6 +65,12 @@ class MoCConfig(BaseModel):
     z_loss_weight: float = Field(default=1e-3, ge=0)
     """Weight of the mean squared log-partition of the router, which keeps its logits small; 0: none."""
 
+    @property
+    def resting_experts(self) -> tuple[int, int] | None:
+        """(experts, those that work on a token); None where all speak, or where no router's K could be lowered."""
+        fixed = self.context in ("full", "autonomy") or self.fusion == "chain"
+        return None if fixed else (self.num_experts, self.top_k)
+
     @model_validator(mode="before")
     @classmethod
     def _router_or_autonomy(cls, fields: Any) -> Any:

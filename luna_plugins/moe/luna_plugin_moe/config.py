@@ -42,6 +42,11 @@ class MoEConfig(BaseModel):
     z_loss_weight: float = Field(default=1e-3, ge=0)
     """Weight of the mean squared log-partition of the router, which keeps its logits small; 0: none."""
 
+    @property
+    def resting_experts(self) -> tuple[int, int] | None:
+        """(experts, those that work on a token): the others rest; see `docs/kinds/layers.md`."""
+        return self.num_experts, self.top_k
+
     @model_validator(mode="after")
     def _check(self) -> MoEConfig:
         if self.top_k > self.num_experts:

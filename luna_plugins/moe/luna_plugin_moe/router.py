@@ -38,7 +38,8 @@ class TopKRouter(Router):
     def forward(self, x: Tensor, ctx: Context, bias: Tensor | None = None, extra: Tensor | None = None) -> Routing:
         """See `Router`."""
         logits = self.logits(x, ctx)
-        return choose(logits if extra is None else logits + extra, bias, self.top_k, self.config.scores)
+        summed = logits if extra is None else logits + extra
+        return choose(summed, bias, self.top_k, self.config.scores, self.built_top_k)
 
 
 class HashRouter(Router):

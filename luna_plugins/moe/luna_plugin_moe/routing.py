@@ -18,13 +18,18 @@ from .dispatch import count_experts
 Scores = Literal["softmax", "sigmoid"]
 
 
-def choose(logits: Tensor, bias: Tensor | None, top_k: int, scores: Scores = "softmax") -> Routing:
+def choose(
+    logits: Tensor, bias: Tensor | None, top_k: int, scores: Scores = "softmax", built_top_k: int | None = None
+) -> Routing:
     """Choose `top_k` experts per token by s + b, with s the softmax or the sigmoid of the logits.
 
     The bias (E,) moves the choice and never the weights, so it needs no gradient (Wang et al. 2024,
     arXiv 2408.15664). Weights are the chosen s made to sum to 1; with one expert they would always be 1 and the router
     would learn nothing, so there s itself is the weight (Fedus et al. 2021). Sigmoid scores: DeepSeek-V3 (2024,
     arXiv 2412.19437, eq. 12 to 16); their probabilities are s over its sum.
+
+    With fewer experts than the `built_top_k` of training (None: as many) the weights are still what they were trained
+    to be: one that is left of several has weight 1.
     """
     if scores == "sigmoid":
         s = torch.sigmoid(logits)
@@ -33,7 +38,7 @@ def choose(logits: Tensor, bias: Tensor | None, top_k: int, scores: Scores = "so
         s = probabilities = torch.softmax(logits, dim=-1)
     ranked = s.detach() if bias is None else s.detach() + bias.to(s.dtype)
     experts = torch.topk(ranked, top_k, dim=-1).indices
-    if top_k == 1:
+    if (built_top_k or top_k) == 1:
         weights = s.gather(1, experts)
     else:
         # s over its sum, as a softmax of log s: without 0/0 when all of them underflow
