@@ -1,4 +1,4 @@
-"""For authors of plugins: the conformance suites that every layer and every generator passes.
+"""For authors of plugins: the conformance suites that every layer, every block of layers and every generator passes.
 
 from luna_kernel.testing import LayerConformance
 
@@ -10,10 +10,11 @@ class TestMoC(LayerConformance):
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .blocks import BlockConformance
     from .generators import GeneratorConformance
     from .layers import LayerConformance
 
-__all__ = ["GeneratorConformance", "LayerConformance"]
+__all__ = ["BlockConformance", "GeneratorConformance", "LayerConformance"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from .layers import LayerConformance
 
         return LayerConformance
+    if name == "BlockConformance":
+        from .blocks import BlockConformance
+
+        return BlockConformance
     if name == "GeneratorConformance":
         from .generators import GeneratorConformance
 

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from luna_kernel.contracts.layers import Context, Dims
 from luna_kernel.model.attention import Attention
 from luna_kernel.model.attention_config import AttentionConfig
+from luna_kernel.model.decoder import Block
 from luna_kernel.model.parts import make_parts
 from luna_kernel.model.rope import RotaryPosition
 from luna_kernel.model.rope_config import RotaryConfig
+from luna_kernel.model.state import BlockState
 from luna_kernel.plugins.registry import Registry
 
 DIMS = Dims(
@@ -23,13 +25,18 @@ DIMS = Dims(
 
 class Subject(nn.Module):
     """The component under examination. A position scheme is examined inside the kernel's attention; a modulator
-    wraps a fixed function of its input."""
+    wraps a fixed function of its input. Of kind `block` it is a whole block, its nodes in `config`: `mixer`, `ffn` and
+    the list `modulators`, each with its `slot`."""
 
     def __init__(self, kind: str, name: str, config: Mapping[str, Any], dims: Dims, registry: Registry) -> None:
         super().__init__()
         self.kind = kind
         self.dims = dims
-        self.part: Any = make_parts(kind, f"{kind}.{name}", {**config, "name": name}, dims, registry)[0].module
+        self.part: Any
+        if kind == "block":
+            self.part = _block(config, dims, registry)
+        else:
+            self.part = make_parts(kind, f"{kind}.{name}", {**config, "name": name}, dims, registry)[0].module
         self.carrier = Attention(AttentionConfig(), dims) if kind == "position" else None
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
@@ -39,6 +46,9 @@ class Subject(nn.Module):
             y: Tensor = self.carrier(x, ctx)
         elif self.kind == "modulator":
             y = self.part(x, x.sin(), ctx)
+        elif self.kind == "block":
+            ctx.position = RotaryPosition(RotaryConfig(), self.dims)
+            y = self.part(x, ctx, ctx.state)
         else:
             ctx.position = RotaryPosition(RotaryConfig(), self.dims)
             y = self.part(x, ctx)
@@ -46,14 +56,20 @@ class Subject(nn.Module):
 
     def reset_parameters(self) -> None:
         """Fill every weight afresh."""
-        self.part.reset_parameters()
+        for part in self.part.parts() if self.kind == "block" else [self.part]:
+            part.reset_parameters()
         if self.carrier is not None:
             self.carrier.reset_parameters()
 
     def make_state(self, batch: int, max_length: int) -> Any:
         """A fresh decode state in float32."""
+        given = (batch, max_length, torch.float32, torch.device("cpu"))
+        if self.kind == "block":
+            block: Block = self.part
+            modulators = [modulator.make_state(*given) for modulator in block.modulators]  # type: ignore[operator]
+            return BlockState(block.mixer.make_state(*given), block.ffn.make_state(*given), modulators)
         maker = self.part if self.carrier is None else self.carrier
-        return maker.make_state(batch, max_length, torch.float32, torch.device("cpu"))
+        return maker.make_state(*given)
 
     def stir(self, seed: int = 1, amount: float = 0.1) -> None:
         """Move every weight away from its first value: what is zero at birth would hide every fault behind it."""
@@ -61,6 +77,16 @@ class Subject(nn.Module):
         with torch.no_grad():
             for weight in self.parameters():
                 weight.add_(torch.randn(weight.shape, generator=generator).to(weight.dtype), alpha=amount)
+
+
+def _block(config: Mapping[str, Any], dims: Dims, registry: Registry) -> Block:
+    def part(kind: str, place: str, node: Mapping[str, Any]) -> Any:
+        return make_parts(kind, f"block.{place}", dict(node), dims, registry)[0].module
+
+    mixer, ffn = (part(kind, kind, config[kind]) for kind in ("mixer", "ffn"))
+    nodes = config.get("modulators", [])
+    modulators = [(node["slot"], part("modulator", f"modulators.{k}", node)) for k, node in enumerate(nodes)]
+    return Block(mixer, ffn, modulators, dims.d_model, dims.norm_eps)
 
 
 class Sample:

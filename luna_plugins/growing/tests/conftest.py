@@ -42,8 +42,39 @@ LAYERS = {
         "place": {"moc": "block 0", "ssm": "block 1"},
         "configs": {"moc": MOC, "ssm": {"state_dim": 8, "chunk_size": 8}},
     },
+    "moe": {
+        "components": ["moe"],
+        "place": {"moe": "every block"},
+        "configs": {"moe": {"num_experts": 4, "shared_dim": 8}},
+    },
+    "hypernet": {
+        "components": ["domain_adapter", "hyper_adapter"],
+        "place": {"domain_adapter": "ffn of every block", "hyper_adapter": "mixer of every block"},
+        "configs": {
+            "domain_adapter": {"domains": 3, "rank": 2, "hidden": 4},
+            "hyper_adapter": {"source": "text", "width": 3, "rank": 2, "hidden": 4},
+        },
+    },
 }
-NEEDS = {"dense": (), "moc": ("moc",), "ssm": ("ssm",), "hybrid": ("ssm",), "moc and ssm": ("moc", "ssm")}
+LAYERS["all"] = {
+    "components": ["moc", "ssm", "domain_adapter"],
+    "place": {"moc": "every block", "ssm": "every block", "domain_adapter": "ffn of every block"},
+    "configs": {
+        "moc": MOC,
+        "ssm": {"state_dim": 8, "chunk_size": 8},
+        "domain_adapter": {"domains": 3, "rank": 2, "hidden": 4},
+    },
+}
+NEEDS = {
+    "dense": (),
+    "moc": ("moc",),
+    "ssm": ("ssm",),
+    "hybrid": ("ssm",),
+    "moc and ssm": ("moc", "ssm"),
+    "moe": ("moe",),
+    "hypernet": ("hypernet",),
+    "all": ("moc", "ssm", "hypernet"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +86,10 @@ def quiet_machine(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="session")
 def plugins():
-    wanted = ["growing", *(name for name in ("moc", "ssm") if importlib.util.find_spec(f"luna_plugin_{name}"))]
+    wanted = [
+        "growing",
+        *(name for name in ("moc", "moe", "ssm", "hypernet") if importlib.util.find_spec(f"luna_plugin_{name}")),
+    ]
     return load_plugins(",".join(wanted))
 
 

@@ -38,6 +38,10 @@ class DomainSpecificHyperAdapter(Modulator):
         super().reset_parameters()
         nn.init.normal_(self.embedding)
 
+    def output_parameters(self) -> tuple[str, ...]:
+        """What is zero at birth."""
+        return tuple(f"form.{name}" for name in self.form.outputs)
+
     def conditions(self) -> dict[str, int]:
         """The domain, where it is known."""
         return {self.config.condition: self.config.domains}

@@ -44,6 +44,8 @@ class HyperNetwork(nn.Module):
 class LowRank(nn.Module):
     """y + scale · B(h) A(h) x, with A = Σ_m h_m A_m (R, D) and B = Σ_m h_m B_m (D, R), B_m = 0 at birth."""
 
+    outputs = ("up",)
+
     def __init__(self, config: GeneratorConfig, dims: Dims) -> None:
         super().__init__()
         self.scale, self.rank, self.hidden = config.scale, config.rank, config.hidden
@@ -81,6 +83,8 @@ class LowRank(nn.Module):
 class Bases(nn.Module):
     """y + scale · U diag(s(h)) V x, with U (D, R) and V (R, D) learned, s = W h (R,), W = 0 at birth."""
 
+    outputs = ("gate",)
+
     def __init__(self, config: GeneratorConfig, dims: Dims) -> None:
         super().__init__()
         self.scale = config.scale
@@ -109,6 +113,8 @@ class Bases(nn.Module):
 class Film(nn.Module):
     """y ⊙ (1 + γ(h)) + β(h), both linear in h and zero at birth (Perez et al. 2018, arXiv 1709.07871)."""
 
+    outputs = ("gain", "shift")
+
     def __init__(self, config: GeneratorConfig, dims: Dims) -> None:
         super().__init__()
         self.scale = config.scale
@@ -132,3 +138,4 @@ class Film(nn.Module):
 
 
 FORMS: dict[str, type[LowRank] | type[Bases] | type[Film]] = {"low_rank": LowRank, "bases": Bases, "film": Film}
+"""`outputs` of a form: its parameters that are zero at birth, through which all that it does goes out."""

@@ -34,6 +34,10 @@ class HyperAdapter(Modulator):
         self.network = HyperNetwork(config.width, config.hidden, std)
         self.form = FORMS[config.form](config, dims)
 
+    def output_parameters(self) -> tuple[str, ...]:
+        """What is zero at birth."""
+        return tuple(f"form.{name}" for name in self.form.outputs)
+
     def conditions(self) -> dict[str, int]:
         """The condition, unless the text is read."""
         return {self.config.condition: self.config.width} if self.reader is None else {}
