@@ -163,7 +163,8 @@ class Candidate:
     title: str = ""
     heading: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
-    """Score by name of retriever, each divided by that retriever's best for this query: 0 to 1."""
+    """Score by name of retriever, each divided by that retriever's best for this query: 0 to 1. A retriever that
+    was asked and did not find the chunk gives 0; one that was not asked is absent."""
 
 
 class Reranker(ABC):

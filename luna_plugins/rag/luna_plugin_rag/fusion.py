@@ -19,7 +19,7 @@ class Fused:
     chunk_id: int
     score: float
     scores: Mapping[str, float]
-    """Each retriever's score divided by its best for this query, 0 to 1; those that did not find it are absent."""
+    """Each retriever's score divided by its best for this query, 0 to 1; 0 from those that did not find it."""
 
 
 def fuse(
@@ -47,7 +47,7 @@ def fuse(
             share = hit.score / best if best > 0 else 0.0
             gain = share if by == "scores" else 1 / (RRF_K + rank)
             totals[hit.chunk_id] = totals.get(hit.chunk_id, 0.0) + weight * gain
-            scores.setdefault(hit.chunk_id, {})[name] = share
+            scores.setdefault(hit.chunk_id, dict.fromkeys(hits, 0.0))[name] = share
     order = sorted(totals, key=lambda chunk_id: (-totals[chunk_id], chunk_id))
     return [Fused(chunk_id, totals[chunk_id], scores[chunk_id]) for chunk_id in order]
 

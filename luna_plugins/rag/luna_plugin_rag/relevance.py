@@ -4,7 +4,8 @@ A retriever counts which words a passage shares with the question. An answer sta
 question's words in the question's order; that is what these features measure. All lie in 0 to 1:
 
     lexical    BM25 score relative to the best of the query
-    fuzzy      character TF-IDF cosine relative to the best of the query
+    fuzzy      character TF-IDF cosine relative to the best of the query; where a knowledge base has no such retriever,
+               or no BM25, the larger of what its other retrievers give, relative to their best
     covered    share of the question's IDF mass that passage, title and headings hold
     sentence   the same for the best single sentence
     window     the same for the best two neighbouring sentences
@@ -100,9 +101,11 @@ class Question:
         everything = set().union(*held) | (self.weights.keys() & set(terms(f"{candidate.title} {candidate.heading}")))
         best = max(map(self.share, held), default=0.0)
         window = max((self.share(one | two) for one, two in itertools.pairwise(held)), default=best)
+        # The constants are those of both retrievers together; 0 for one that was not asked would call all unlikely.
+        instead = max(candidate.scores.values(), default=0.0)
         return (
-            candidate.scores.get("bm25", 0.0),
-            candidate.scores.get("tfidf", 0.0),
+            candidate.scores.get("bm25", instead),
+            candidate.scores.get("tfidf", instead),
             self.share(everything),
             best,
             max(best, window),

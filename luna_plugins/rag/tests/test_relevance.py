@@ -21,9 +21,36 @@ def test_reciprocal_ranks() -> None:
     assert fuse({}) == fuse({"a": []}) == []
 
 
+def test_who_was_asked_and_found_nothing_gives_0() -> None:
+    found = fuse({"a": [Hit(1, 2.0)], "b": [Hit(2, 3.0)], "c": []})
+    assert {item.chunk_id: item.scores for item in found} == {
+        1: {"a": 1.0, "b": 0.0, "c": 0.0},
+        2: {"a": 0.0, "b": 1.0, "c": 0.0},
+    }
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ({"bm25": 0.4, "tfidf": 0.7}, (0.4, 0.7)),
+        ({"bm25": 0.4, "tfidf": 0.7, "faiss": 0.9}, (0.4, 0.7)),
+        ({"bm25": 0.4}, (0.4, 0.4)),
+        ({"tfidf": 0.7}, (0.7, 0.7)),
+        ({"bm25": 0.0, "tfidf": 0.7}, (0.0, 0.7)),
+        ({"faiss": 0.9, "pgtext": 0.2}, (0.9, 0.9)),
+        ({"bm25": 0.4, "faiss": 0.9}, (0.4, 0.9)),
+        ({}, (0.0, 0.0)),
+    ],
+)
+def test_other_retrievers_stand_in(scores: dict[str, float], expected: tuple[float, float]) -> None:
+    found = dict(zip(FEATURES, Question("sino", {}).features(Candidate(1, TEXT, scores=scores)), strict=True))
+    assert (found["lexical"], found["fuzzy"]) == expected
+
+
 def test_features() -> None:
     question = Question("Quanto pesa o sino da capela?", {})
-    full = dict(zip(FEATURES, question.features(Candidate(1, TEXT, scores={"bm25": 1.0})), strict=True))
+    scores = {"bm25": 1.0, "tfidf": 0.0}
+    full = dict(zip(FEATURES, question.features(Candidate(1, TEXT, scores=scores)), strict=True))
     assert full == pytest.approx({"lexical": 1, "fuzzy": 0, "covered": 1, "sentence": 1, "window": 1, "near": 1})
     apart = "O sino toca. A capela é de pedra. A farinha pesa pouco."
     partly = dict(zip(FEATURES, question.features(Candidate(1, apart)), strict=True))
