@@ -21,11 +21,11 @@ import time
 from pathlib import Path
 
 from luna_plugin_rag.knowledge_base import KnowledgeBase
-from luna_plugin_rag.store import FileState
 from scale import make_texts
 
 from luna_kernel.base.integrity import hash_file
 from luna_kernel.contracts.data import Chunk, Document
+from luna_kernel.contracts.knowledge import FileState
 from luna_kernel.plugins import load_plugins
 
 PER_FILE = 100

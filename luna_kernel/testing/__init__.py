@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .blocks import BlockConformance
     from .generators import GeneratorConformance
+    from .knowledge import KnowledgeStoreConformance
     from .layers import LayerConformance
 
-__all__ = ["BlockConformance", "GeneratorConformance", "LayerConformance"]
+__all__ = ["BlockConformance", "GeneratorConformance", "KnowledgeStoreConformance", "LayerConformance"]
 
 
 def __getattr__(name: str) -> Any:
@@ -31,4 +32,8 @@ def __getattr__(name: str) -> Any:
         from .generators import GeneratorConformance
 
         return GeneratorConformance
+    if name == "KnowledgeStoreConformance":
+        from .knowledge import KnowledgeStoreConformance
+
+        return KnowledgeStoreConformance
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,13 @@ LUNA_REQUIRES = ("bm25", "tfidf")
 
 @hookimpl
 def luna_add_retrievers(add: Add) -> None:
-    """How documents are cut, and how what was found is ordered."""
+    """How documents are kept and cut, and how what was found is ordered."""
+    add(
+        "knowledge_store",
+        "sqlite",
+        "luna_plugin_rag.store:SqliteStore",
+        help="Documents and chunks in one SQLite file in the folder of the knowledge base",
+    )
     add(
         "chunker",
         "paragraph",

@@ -13,12 +13,12 @@ from typing import Any
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.base.reasons import reason_of
+from luna_kernel.contracts.knowledge import StoredChunk
 from luna_kernel.data.portuguese import STOP_WORDS, fold, terms, words
 from luna_kernel.data.sentences import sentences
 
 from .duplicates import Group, find_duplicates
 from .knowledge_base import KnowledgeBase
-from .store import StoredChunk
 from .topics import Topic, find_topics
 
 t = catalogue(__package__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from luna_kernel.base.errors import IntegrityError, UsageError
 from luna_kernel.base.messages import catalogue
@@ -11,6 +11,10 @@ from luna_kernel.cli.app import App
 from luna_kernel.cli.options import command, json_option, option, plugins_option
 
 import click  # isort: skip
+
+if TYPE_CHECKING:
+    from .config import KnowledgeConfig
+    from .knowledge_base import KnowledgeBase
 
 t = catalogue(__package__)
 
@@ -23,6 +27,7 @@ t = catalogue(__package__)
 @option("--mend-mojibake/--no-mend-mojibake", default=None, help=lambda: t("option.mend"))
 @option("--max-file-size", "max_file_mb", type=click.IntRange(1, 4000), metavar="MB", help=lambda: t("option.max_file"))
 @option("--retriever", "retrievers", multiple=True, metavar="NAME", help=lambda: t("option.retriever"))
+@option("--store", metavar="NAME", help=lambda: t("option.store"))
 @plugins_option
 @json_option
 @click.pass_obj
@@ -35,44 +40,39 @@ def index(
     mend_mojibake: bool | None,
     max_file_mb: int | None,
     retrievers: tuple[str, ...],
+    store: str | None,
 ) -> None:
     """Read folders and files into a knowledge base."""
     from luna_kernel.base import durable
 
     from .config import KnowledgeConfig
-    from .knowledge_base import KnowledgeBase, place_for, place_of
+    from .knowledge_base import place_for, place_of
     from .step import show_progress, skipped_lines
-    from .store import DATABASE
+    from .stores import is_knowledge_base
 
     registry = app.plugins().registry
     for path in paths:
         if not path.exists():
             raise UsageError(t("docs.missing", path=path), hint=t("docs.missing.hint"))
     folder = place_of(kb) if kb is not None else place_for(paths)
-    fields: dict[str, Any] = {"mend_mojibake": mend_mojibake, "max_file_mb": max_file_mb}
+    fields: dict[str, Any] = {"mend_mojibake": mend_mojibake, "max_file_mb": max_file_mb, "store": store}
     if max_chars is not None:
         fields["chunker"] = {"name": "paragraph", "max_chars": max_chars, "min_chars": min(200, max_chars)}
     if retrievers:
         for name in retrievers:
             registry.get("retriever", name, where="--retriever")
         fields["retrievers"] = tuple(dict.fromkeys(retrievers))
-    config = KnowledgeConfig(**fields)
-    is_new = not (folder / DATABASE).exists()
-    try:
-        knowledge = KnowledgeBase(folder, registry, config, say=app.say)
-    except IntegrityError as error:
-        # Its own documents may be gone: only what was asked for, or what can be made again from the folder, is removed.
-        if kb is not None and not rebuild:
-            raise IntegrityError(error.text, hint=t("kb.damaged.hint")) from error
-        app.say(t("kb.rebuilt", reason=error.text))
-        for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
-            durable.remove_file(folder / name)
-        knowledge = KnowledgeBase(folder, registry, config, say=app.say)
+    if store is not None:
+        registry.get("knowledge_store", store, where="--store")
+    is_new = not is_knowledge_base(folder)
+    # Its own documents may be gone: only what was asked for, or what can be made again from the folder, is removed.
+    knowledge = _opened(app, folder, KnowledgeConfig(**fields), anew=rebuild, damaged_anew=rebuild or kb is None)
     try:
         with knowledge, show_progress() as progress:
             summary = knowledge.sync(paths, progress=progress, rebuild=rebuild)
     except UsageError:
         if is_new:  # nothing could be read: no empty base stays behind
+            knowledge.store.discard()
             durable.remove_folder(folder)
         raise
     if app.json:
@@ -84,6 +84,27 @@ def index(
     app.write(t("index.total", **fields, seconds=f"{summary.seconds:.1f}", folder=folder))
     for line in skipped_lines(summary, limit=20):
         app.say(line)
+
+
+def _opened(app: App, folder: Path, config: KnowledgeConfig, *, anew: bool, damaged_anew: bool) -> KnowledgeBase:
+    """Open or make the knowledge base; one that is gone or damaged is made anew where that is wished."""
+    from luna_kernel.contracts.knowledge import BaseGoneError
+
+    from .knowledge_base import KnowledgeBase
+    from .stores import forget_store, stored_in
+
+    registry = app.plugins().registry
+    try:
+        return KnowledgeBase(folder, registry, config, say=app.say)
+    except (IntegrityError, BaseGoneError) as error:
+        gone = isinstance(error, BaseGoneError)  # more often the wrong server than a loss
+        if not (anew if gone else damaged_anew):
+            raise type(error)(error.text, hint=error.hint if gone else t("kb.damaged.hint")) from error
+        app.say(t("kb.rebuilt", reason=error.text))
+        if config.store is None and (named := stored_in(folder)):
+            config = config.model_copy(update={"store": {"name": named}})
+        forget_store(folder)
+        return KnowledgeBase(folder, registry, config, say=app.say)
 
 
 @command(help=lambda: t("verb.search"))

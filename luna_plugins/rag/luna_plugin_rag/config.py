@@ -35,6 +35,8 @@ class KnowledgeConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    store: dict[str, Any] | None = None
+    """What keeps documents and chunks, as a node; None: what did so far, at first `sqlite`."""
     chunker: dict[str, Any] = Field(default_factory=lambda: {"name": "paragraph"})
     """The chunker as a node: its name and its own settings; a name alone may be given as text."""
     retrievers: tuple[dict[str, Any], ...] | None = None
@@ -58,7 +60,7 @@ class KnowledgeConfig(BaseModel):
     threshold: float = Field(default=0.3, ge=0, le=1)
     """Least probability that one of the best passages answers the question; below it nothing was found."""
 
-    @field_validator("chunker", "reranker", mode="before")
+    @field_validator("store", "chunker", "reranker", mode="before")
     @classmethod
     def _node(cls, value: Any) -> Any:
         return as_node(value)

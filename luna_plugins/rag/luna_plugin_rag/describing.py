@@ -17,6 +17,8 @@ class Stats:
     """Figures of a knowledge base; sizes in bytes, lengths of chunks in characters."""
 
     folder: str
+    store: str
+    """Where documents and chunks are."""
     created: str
     """ISO 8601 in UTC; empty where it is not known."""
     changed: str
@@ -59,9 +61,9 @@ def describe(knowledge: KnowledgeBase, count_tokens: Callable[[str], int] | None
             lengths.append(len(chunk.text))
             words += len(chunk.text.split())
             tokens += count_tokens(chunk.text) if count_tokens else 0
-    size = sum(path.stat().st_size for path in knowledge.folder.glob(f"{store.path.name}*"))
     return Stats(
         folder=str(knowledge.folder),
+        store=store.place,
         created=store.meta("created") or "",
         changed=store.meta("changed") or "",
         **store.counts(),
@@ -71,7 +73,7 @@ def describe(knowledge: KnowledgeBase, count_tokens: Callable[[str], int] | None
         shortest=min(lengths, default=0),
         median=round(statistics.median(lengths)) if lengths else 0,
         longest=max(lengths, default=0),
-        database_bytes=size,
+        database_bytes=store.size(),
         formats=_formats(knowledge),
         indexes=knowledge.conditions(),
         unread={source: list(state.reasons) for source, state in store.files().items() if state.reasons},
@@ -79,10 +81,8 @@ def describe(knowledge: KnowledgeBase, count_tokens: Callable[[str], int] | None
 
 
 def _formats(knowledge: KnowledgeBase) -> dict[str, dict[str, int]]:
-    query = """SELECT f.source, count(DISTINCT d.id), count(c.id) FROM files f JOIN documents d ON d.file_id = f.id
-        LEFT JOIN chunks c ON c.document_id = d.id GROUP BY f.id"""
     found: dict[str, dict[str, int]] = {}
-    for source, documents, chunks in knowledge.store.connection.execute(query):
+    for source, documents, chunks in knowledge.store.counts_by_file():
         row = found.setdefault(PurePosixPath(source).suffix.lower() or "-", {"files": 0, "documents": 0, "chunks": 0})
         row["files"] += 1
         row["documents"] += documents

@@ -23,9 +23,8 @@ from typing import Any
 
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.contracts.knowledge import StoredChunk
 from luna_kernel.data.portuguese import fold
-
-from .store import StoredChunk
 
 t = catalogue(__package__)
 

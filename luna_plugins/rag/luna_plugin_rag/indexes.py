@@ -18,10 +18,9 @@ from luna_kernel.base import durable, integrity
 from luna_kernel.base.block_sums import SUFFIX
 from luna_kernel.base.errors import IntegrityError, StorageError, UsageError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.contracts.knowledge import KnowledgeStore
 from luna_kernel.contracts.retrievers import OtherEncoderError, Retriever
 from luna_kernel.plugins.registry import Component, Registry
-
-from .store import Store
 
 t = catalogue(__package__)
 
@@ -80,7 +79,7 @@ class Indexes:
     def __init__(
         self,
         folder: Path,
-        store: Store,
+        store: KnowledgeStore,
         registry: Registry,
         nodes: tuple[Mapping[str, Any], ...],
         say: Callable[[str], None],

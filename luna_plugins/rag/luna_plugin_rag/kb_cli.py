@@ -96,7 +96,12 @@ def _show_stats(app: App, found: Stats) -> None:
     from luna_kernel.cli.tables import table
 
     names = ("files", "documents", "chunks", "characters", "words", "tokens")
-    rows = [["folder", found.folder], ["created", found.created or "-"], ["changed", found.changed or "-"]]
+    rows = [
+        ["folder", found.folder],
+        ["store", found.store],
+        ["created", found.created or "-"],
+        ["changed", found.changed or "-"],
+    ]
     rows += [[name, number_text(getattr(found, name))] for name in names if getattr(found, name) is not None]
     rows += [["lengths", f"{found.shortest} / {found.median} / {found.longest}"]]
     rows += [["database", size_text(found.database_bytes)]]

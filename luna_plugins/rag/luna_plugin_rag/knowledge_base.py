@@ -1,11 +1,11 @@
-"""A knowledge base: a folder with a SQLite database, which is the truth, and an index per retriever, derived from it.
+"""A knowledge base: a store of documents, which is the truth, and a folder with an index per retriever, derived from it.
 
     kb = KnowledgeBase.open(folder, registry)
     summary = kb.sync([Path("docs")])
     for passage in kb.search("Qual é o prazo?", 4).passages: ...
 
 Only the process that holds the lock writes; any number search meanwhile. A death at any moment leaves whole files in or
-out of the database, and indexes that are brought up to date at the next opening.
+out of the store, and indexes that are brought up to date at the next opening.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from luna_kernel.base import durable
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.base.paths import data_dir, is_safe_name
 from luna_kernel.contracts.data import Chunk, Document
+from luna_kernel.contracts.knowledge import FileState
 from luna_kernel.contracts.retrievers import Chunker, Reranker
 from luna_kernel.data.portuguese import fold
 from luna_kernel.plugins.registry import Registry
@@ -36,7 +36,7 @@ from .filters import Condition
 from .indexes import IndexCondition, Indexes
 from .reading import Changes, ReadFile, compare, list_files, read
 from .search import Found, Searcher
-from .store import DATABASE, FileState, Store
+from .stores import is_knowledge_base, open_store
 
 t = catalogue(__package__)
 
@@ -101,9 +101,7 @@ class KnowledgeBase:
         settings = {} if chunker_config is None else chunker_config.model_dump(mode="json")
         self._fingerprint = json.dumps([chunker.name, chunker.version, settings], sort_keys=True)
         reranker = self._reranker()
-        if folder.is_dir() and not (folder / DATABASE).exists() and _has_content(folder):
-            raise UsageError(t("kb.foreign", path=folder), hint=t("kb.foreign.hint"))
-        self.store = Store(folder)
+        self.store = open_store(folder, registry, self.config.store)
         try:
             nodes = self.config.retrievers or self._remembered() or default_retrievers(registry)
             self._indexes = Indexes(folder / "index", self.store, registry, nodes, say)
@@ -133,7 +131,7 @@ class KnowledgeBase:
         Raises:
             UsageError: there is none; and see the class.
         """
-        if not (folder / DATABASE).is_file():
+        if not is_knowledge_base(folder):
             raise UsageError(t("kb.missing", path=folder), hint=t("kb.missing.hint"))
         return cls(folder, registry, config, **options)
 
@@ -171,7 +169,7 @@ class KnowledgeBase:
         """
         begin = time.perf_counter()
         listing = list_files(paths, self._registry)
-        with durable.lock(self.folder / "lock", wait=wait):
+        with self.store.lock(wait=wait):
             self._cut_anew_if_settings_changed()
             if self.config.retrievers:
                 self.store.set_meta("retrievers", json.dumps(self.config.retrievers))
@@ -230,7 +228,7 @@ class KnowledgeBase:
             UsageError: another process keeps writing.
             StorageError: the disk refused; what was there before is whole.
         """
-        with durable.lock(self.folder / "lock", wait=wait):
+        with self.store.lock(wait=wait):
             before = len(self)
             self.store.remove(sources, erase=True)
             self._indexes.save()
@@ -242,7 +240,7 @@ class KnowledgeBase:
         Raises:
             UsageError: another process keeps writing.
         """
-        with durable.lock(self.folder / "lock", wait=wait):
+        with self.store.lock(wait=wait):
             self._indexes.save()
 
     def conditions(self) -> list[IndexCondition]:
@@ -383,10 +381,6 @@ def place_for(paths: Sequence[Path]) -> Path:
     digest = hashlib.sha256("\n".join(resolved).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     name = re.sub(r"[^a-z0-9]+", "-", fold(Path(resolved[0]).name)).strip("-")[:40] or "docs"
     return data_dir() / "knowledge" / "by-folder" / f"{name}-{digest}"
-
-
-def _has_content(folder: Path) -> bool:
-    return any(not item.name.startswith(".") and item.name not in ("lock", "index") for item in folder.iterdir())
 
 
 def _nothing_read(paths: Sequence[Path], skipped: dict[str, str]) -> UsageError:

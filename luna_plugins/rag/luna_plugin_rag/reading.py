@@ -18,10 +18,9 @@ from luna_kernel.base.messages import catalogue
 from luna_kernel.base.reasons import reason_of
 from luna_kernel.base.storage import size_text
 from luna_kernel.contracts.data import Document, ReadResult, Record
+from luna_kernel.contracts.knowledge import FileState
 from luna_kernel.data.reading import FileReading, read_files, readers_by_extension
 from luna_kernel.plugins.registry import Registry
-
-from .store import FileState
 
 t = catalogue(__package__)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from luna_kernel.base.errors import IntegrityError
 from luna_kernel.contracts.chat import Passage
+from luna_kernel.contracts.knowledge import KnowledgeStore, StoredChunk
 from luna_kernel.contracts.retrievers import Candidate, Hit, Reranker, Retriever
 from luna_kernel.data.portuguese import terms
 from luna_kernel.data.sentences import trimmed
@@ -18,7 +19,6 @@ from .filters import Condition, check_names
 from .fusion import Fused, diverse, fuse
 from .indexes import Indexes
 from .spelling import corrected
-from .store import Store, StoredChunk
 
 SHOWN = 4
 """So many passages count for the question whether anything was found; the calibration was fitted on as many."""
@@ -41,7 +41,9 @@ class Found:
 class Searcher:
     """Searches one knowledge base."""
 
-    def __init__(self, store: Store, indexes: Indexes, reranker: Reranker | None, config: KnowledgeConfig) -> None:
+    def __init__(
+        self, store: KnowledgeStore, indexes: Indexes, reranker: Reranker | None, config: KnowledgeConfig
+    ) -> None:
         self._store = store
         self._indexes = indexes
         self._reranker = reranker

@@ -26,7 +26,7 @@ from .config import RagConfig
 from .filters import Condition, parse_filters
 from .knowledge_base import KnowledgeBase, Progress, Summary, place_for
 from .search import Found
-from .store import DATABASE
+from .stores import is_knowledge_base
 
 if TYPE_CHECKING:
     from luna_kernel.chat.session import Session
@@ -61,7 +61,7 @@ class RagStep(Step):
         if not self._paths:
             return
         registry = session.plugins.registry
-        if len(self._paths) == 1 and (self._paths[0] / DATABASE).is_file():
+        if len(self._paths) == 1 and is_knowledge_base(self._paths[0]):
             self.knowledge = KnowledgeBase.open(
                 self._paths[0], registry, self.config.knowledge, say=self._remarks.append
             )
@@ -94,7 +94,7 @@ class RagStep(Step):
         Raises:
             UsageError: there are no documents, or they are a knowledge base that is updated by `luna index`.
         """
-        if self.knowledge is None or (self._paths[0] / DATABASE).is_file():
+        if self.knowledge is None or is_knowledge_base(self._paths[0]):
             raise UsageError(t("rag.no_folder"), hint=t("rag.no_docs.hint"))
         with show_progress() as progress:
             self._summary = self.knowledge.sync(self._paths, progress=progress)
@@ -112,7 +112,7 @@ class RagStep(Step):
             UsageError: there are no documents, or they are a knowledge base that is updated by `luna index`.
             ConfigError: the node does not validate.
         """
-        if self.knowledge is None or (self._paths[0] / DATABASE).is_file():
+        if self.knowledge is None or is_knowledge_base(self._paths[0]):
             raise UsageError(t("rag.no_folder"), hint=t("rag.no_docs.hint"))
         registry = session.plugins.registry
         before, folder = self.config, self.knowledge.folder

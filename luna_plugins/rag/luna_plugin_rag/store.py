@@ -1,29 +1,33 @@
-"""The truth of a knowledge base: files, documents, chunks and state, in one SQLite database.
-
-Ids of chunks are never used twice and a chunk never changes under its id, so an index knows from the ids alone what it
-lacks and what it has too much. Every change of the chunks raises the `generation` in the same transaction.
-"""
+"""The knowledge store `sqlite`: files, documents, chunks and state in one SQLite database in the folder itself."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from luna_kernel.base import durable
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.data import Chunk, Document
+from luna_kernel.contracts.knowledge import (
+    CutFile,
+    FileState,
+    Flaw,
+    KnowledgeStore,
+    StoredChunk,
+    StoredDocument,
+    lines_of,
+    text_hash,
+)
 
 t = catalogue(__package__)
 
 FORMAT = 1
-DATABASE = "knowledge.sqlite"
+DATABASE, LOCK = "knowledge.sqlite", "lock"
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -45,48 +49,12 @@ CREATE INDEX chunks_of_document ON chunks (document_id);
 _FILE_COLUMNS = "source, path, sha256, size, mtime_ns, ctime_ns, seen_ns, reasons"
 
 
-@dataclass(frozen=True)
-class FileState:
-    """What tells a file's content: its hash, and the stamps that let it be skipped unread."""
+class SqliteStore(KnowledgeStore):
+    """One open database; see `KnowledgeStore`. The folder holds one knowledge base, whose id is in the database."""
 
-    source: str
-    path: str
-    sha256: str
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    seen_ns: int
-    """When it was looked at; a file that changed at that very time may change again under the same stamps."""
-    reasons: tuple[str, ...] = ()
-    """Why nothing, or not all of it, could be read."""
-
-
-@dataclass(frozen=True)
-class StoredChunk:
-    """A chunk with what a citation of it needs."""
-
-    id: int
-    document_id: int
-    source: str
-    title: str
-    heading: str
-    text: str
-    start: int
-    end: int
-    line: int
-    metadata: dict[str, Any]
-
-
-class Store:
-    """One open database.
-
-    Raises:
-        UsageError: it is of a newer format, or no knowledge base.
-        IntegrityError: it is damaged.
-    """
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, config: None, folder: Path, base: str | None = None) -> None:
         self.path = folder / DATABASE
+        self.place = DATABASE
         self.connection = durable.open_database(self.path, any_thread=True)
         try:
             self._prepare()
@@ -119,6 +87,14 @@ class Store:
     def close(self) -> None:
         """Close the database."""
         self.connection.close()
+
+    def discard(self) -> None:
+        """See `KnowledgeStore.discard`: all of it lies in the folder."""
+        self.close()
+
+    def lock(self, *, wait: float = 0.0) -> AbstractContextManager[None]:
+        """See `KnowledgeStore.lock`: a file beside the database."""
+        return durable.lock(self.path.with_name(LOCK), wait=wait)
 
     # --- state ---------------------------------------------------------------------------------------------------
 
@@ -155,6 +131,27 @@ class Store:
         }
         return {name: int(self.connection.execute(query).fetchone()[0]) for name, query in queries.items()}
 
+    def counts_by_file(self) -> Iterator[tuple[str, int, int]]:
+        """(source, documents, chunks) of the files with documents."""
+        yield from self.connection.execute(
+            "SELECT f.source, count(DISTINCT d.id), count(c.id) FROM files f JOIN documents d ON d.file_id = f.id "
+            "LEFT JOIN chunks c ON c.document_id = d.id GROUP BY f.id"
+        ).fetchall()
+
+    def size(self) -> int:
+        """Bytes of the database with its write-ahead log."""
+        return sum(path.stat().st_size for path in self.path.parent.glob(f"{DATABASE}*"))
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Damaged pages, and rows whose parent is missing."""
+        for (verdict,) in self.connection.execute("PRAGMA integrity_check(20)"):
+            if verdict != "ok":
+                yield Flaw("database", self.place, t("verify.pages", reason=verdict))
+        for table, row, parent, _ in self.connection.execute("PRAGMA foreign_key_check"):
+            yield Flaw(
+                "orphan", f"{self.place}: {table} {row}", t("verify.orphan", table=table, row=row, parent=parent)
+            )
+
     # --- files ---------------------------------------------------------------------------------------------------
 
     def files(self) -> dict[str, FileState]:
@@ -179,7 +176,7 @@ class Store:
                 [(s.path, s.mtime_ns, s.ctime_ns, s.seen_ns, s.source) for s in states],
             )
 
-    def put(self, files: Sequence[tuple[FileState, Sequence[tuple[Document, Sequence[Chunk]]]]]) -> None:
+    def put(self, files: Sequence[CutFile]) -> None:
         """Add or replace files with their documents and chunks: all of them or none."""
         if not files:
             return
@@ -212,15 +209,10 @@ class Store:
         self._put_chunks(int(cursor.lastrowid or 0), document, chunks)
 
     def _put_chunks(self, document_id: int, document: Document, chunks: Sequence[Chunk]) -> None:
-        fixed = document.metadata.get("line")
-        line, at = 1, 0
-        rows = []
-        for chunk in chunks:
-            line += document.text.count("\n", at, chunk.start)
-            at = chunk.start
-            where = fixed if isinstance(fixed, int) else line
-            metadata = _json(chunk.metadata)
-            rows.append((document_id, chunk.start, chunk.end, where, chunk.heading, chunk.text, metadata))
+        rows = [
+            (document_id, chunk.start, chunk.end, line, chunk.heading, chunk.text, _json(chunk.metadata))
+            for chunk, line in zip(chunks, lines_of(document, chunks), strict=True)
+        ]
         self.connection.executemany(
             'INSERT INTO chunks (document_id, start, "end", line, heading, text, metadata) '
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -244,7 +236,7 @@ class Store:
         if erase:
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
-    def cut_again(self, cut: Any, fingerprint: str) -> None:
+    def cut_again(self, cut: Callable[[Document], Sequence[Chunk]], fingerprint: str) -> None:
         """Replace the chunks of all documents by those of `cut(document)`, and remember the chunker's fingerprint."""
         with durable.transaction(self.connection):
             self.connection.execute("DELETE FROM chunks")
@@ -257,11 +249,6 @@ class Store:
 
     # --- chunks --------------------------------------------------------------------------------------------------
 
-    def chunks_that(self, holds: Callable[[StoredChunk], bool]) -> set[int]:
-        """Ids of the chunks for which `holds` is true."""
-        ids = sorted(self.chunk_ids())
-        return {chunk.id for chunk in self.chunks(ids) if holds(chunk)}
-
     def metadata_names(self) -> set[str]:
         """What is known of documents and chunks, by name."""
         found = self.connection.execute(
@@ -273,12 +260,6 @@ class Store:
     def chunk_ids(self) -> set[int]:
         """Ids of all chunks."""
         return {row[0] for row in self.connection.execute("SELECT id FROM chunks")}
-
-    def texts(self, ids: Sequence[int]) -> Iterator[tuple[int, str]]:
-        """(id, text to index) of chunks in the order of their ids: title and headings stand before the text."""
-        for chunk in self.chunks(sorted(ids)):
-            context = [part for part in (chunk.title, chunk.heading) if part and part not in chunk.text]
-            yield chunk.id, "\n".join([*context, chunk.text])
 
     def chunks(self, ids: Sequence[int]) -> Iterator[StoredChunk]:
         """The chunks of these ids in their order; those that are gone are left out."""
@@ -299,23 +280,20 @@ class Store:
                 found[number] = StoredChunk(number, document_id, source, title, heading, *place)
             yield from (found[chunk_id] for chunk_id in part if chunk_id in found)
 
-    def whole_documents(self) -> Iterator[tuple[Document, list[Chunk]]]:
-        """Each document with its chunks, for checks and exports."""
-        rows = self.connection.execute("SELECT id, text, source, title, metadata FROM documents ORDER BY id").fetchall()
-        for document_id, text, source, title, metadata in rows:
-            chunks = self.connection.execute(
-                'SELECT text, start, "end", heading, metadata FROM chunks WHERE document_id = ? ORDER BY start',
+    def documents(self) -> Iterator[StoredDocument]:
+        """Each document, in the order in which they came; see `KnowledgeStore.documents`."""
+        ids = [row[0] for row in self.connection.execute("SELECT id FROM documents ORDER BY id")]
+        for document_id in ids:
+            rows = self.connection.execute(  # one statement sees one moment
+                'SELECT d.text, d.source, d.title, d.metadata, d.sha256, c.text, c.start, c."end", c.heading, '
+                "c.metadata FROM documents d LEFT JOIN chunks c ON c.document_id = d.id WHERE d.id = ? "
+                "ORDER BY c.start",
                 (document_id,),
             ).fetchall()
-            yield (
-                Document(text, source, title, json.loads(metadata)),
-                [Chunk(row[0], row[1], row[2], row[3], json.loads(row[4])) for row in chunks],
-            )
-
-
-def text_hash(text: str) -> str:
-    """SHA-256 of a document's text in UTF-8, as hexadecimal digits."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+            if rows:
+                text, source, title, metadata, digest = rows[0][:5]
+                chunks = [Chunk(*row[5:9], json.loads(row[9])) for row in rows if row[5] is not None]
+                yield StoredDocument(Document(text, source, title, json.loads(metadata)), chunks, digest)
 
 
 def _now() -> str:

@@ -14,9 +14,9 @@ from typing import Any
 from luna_kernel.base.integrity import hash_file
 from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.data import Chunk, Document
+from luna_kernel.contracts.knowledge import text_hash
 
 from .knowledge_base import KnowledgeBase
-from .store import text_hash
 
 t = catalogue(__package__)
 
@@ -53,22 +53,16 @@ def verify(knowledge: KnowledgeBase, progress: Callable[[], object] = lambda: No
 
 
 def _database(knowledge: KnowledgeBase) -> Iterator[Finding]:
-    connection, place = knowledge.store.connection, knowledge.store.path.name
-    for (verdict,) in connection.execute("PRAGMA integrity_check(20)"):
-        if verdict != "ok":
-            yield Finding("database", place, t("verify.pages", reason=verdict), t("verify.mend.rebuild"))
-    for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
-        text = t("verify.orphan", table=table, row=row, parent=parent)
-        yield Finding("orphan", f"{place}: {table} {row}", text, t("verify.mend.rebuild"))
+    for flaw in knowledge.store.flaws():
+        yield Finding(flaw.kind, flaw.place, flaw.text, t("verify.mend.rebuild"))
 
 
 def _texts(knowledge: KnowledgeBase, progress: Callable[[], object]) -> Iterator[Finding]:
-    query = "SELECT sha256 FROM documents ORDER BY id"
-    recorded = [row[0] for row in knowledge.store.connection.execute(query)]
-    for (document, chunks), digest in zip(knowledge.store.whole_documents(), recorded, strict=True):
-        if digest and text_hash(document.text) != digest:  # one that an older Luna wrote has none
+    for stored in knowledge.store.documents():
+        document = stored.document
+        if stored.sha256 and text_hash(document.text) != stored.sha256:  # one that an older Luna wrote has none
             yield Finding("document", document.source, t("verify.checksum"), t("verify.mend.rebuild"))
-        yield from _chunks(document, chunks)
+        yield from _chunks(document, stored.chunks)
         progress()
 
 

@@ -14,9 +14,9 @@ from luna_plugin_rag.config import KnowledgeConfig
 from luna_plugin_rag.filters import parse_filters
 from luna_plugin_rag.fusion import diverse, fuse
 from luna_plugin_rag.knowledge_base import KnowledgeBase
-from luna_plugin_rag.store import StoredChunk
 
 from luna_kernel.base.errors import UsageError
+from luna_kernel.contracts.knowledge import StoredChunk
 from luna_kernel.contracts.retrievers import Hit
 from luna_kernel.plugins.registry import Registry
 
