@@ -1,8 +1,8 @@
 """Search: what a retriever, an encoder, a reranker and a chunker implement.
 
-The truth about documents and chunks is the knowledge store (SQLite). A retriever is an index derived from it: it can be
-rebuilt at any time, is saved beside the store, and is thrown away when its hash disagrees. A chunk's text never changes
-under its id and ids are never used twice, so that `ids()` alone says what an index lacks.
+The truth about documents and chunks is the knowledge store (`contracts/knowledge.py`). A retriever is an index derived
+from it: it can be rebuilt at any time, is saved beside the store, and is thrown away when its hash disagrees. A chunk's
+text never changes under its id and ids are never used twice, so that `ids()` alone says what an index lacks.
 """
 
 from __future__ import annotations
@@ -62,6 +62,11 @@ class Retriever(ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the index into an existing empty folder, through `luna_kernel.base.durable`."""
+
+    def replaces(self, folder: Path) -> None:  # noqa: B027  optional
+        """What `save` will write takes the place of what an earlier `save` wrote into `folder`.
+
+        Called before `save`, for a retriever that keeps something elsewhere, which is then needed no more."""
 
     @classmethod
     @abstractmethod

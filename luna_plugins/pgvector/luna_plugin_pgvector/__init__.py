@@ -1,4 +1,4 @@
-"""Search in PostgreSQL. This module is light: it only says what there is."""
+"""Knowledge in PostgreSQL. This module is light: it only says what there is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ LUNA_REQUIRES = ("faiss",)
 
 @hookimpl
 def luna_add_retrievers(add: Add) -> None:
-    """The two retrievers. Neither is used unless it is named: they need a server."""
+    """The store and the two retrievers. None is used unless it is named: they need a server."""
+    add(
+        "knowledge_store",
+        "postgres",
+        "luna_plugin_pgvector.store:PostgresStore",
+        config="luna_plugin_pgvector.config:ServerConfig",
+        help="Documents and chunks in PostgreSQL, for several machines",
+    )
     add(
         "retriever",
         "pgvector",

@@ -3,11 +3,13 @@
 The rows are an index, not the truth: they can be made anew from the knowledge base at any time, and a transaction adds
 all of a batch or nothing. What is removed is hidden at once, and deleted when the index is saved, which only the
 process does that holds the knowledge base's lock: one that merely searches, with an older view, must not delete what
-another has just written. A collection that was never saved is swept a day later.
+another has just written. A collection that was never saved, or that another has replaced, is swept a day later, unless
+somebody still searches in it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -21,8 +23,8 @@ from luna_kernel.base.errors import IntegrityError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.retrievers import Retriever
 
-from .config import TextConfig
-from .server import Server
+from .config import ServerConfig
+from .server import Server, lock_key
 
 if TYPE_CHECKING:
     from luna_kernel.plugins.registry import Registry
@@ -35,18 +37,19 @@ POINTER = "collection.json"
 class CollectionRetriever(Retriever):
     """Rows (collection, chunk id, …) in a table of the server."""
 
-    config: TextConfig
+    config: ServerConfig
     table: str
     """Its name, within the schema."""
 
-    def __init__(self, config: TextConfig, registry: Registry | None = None) -> None:
+    def __init__(self, config: ServerConfig, registry: Registry | None = None) -> None:
         super().__init__(config, registry)
-        self.server = Server(config.database_schema)
+        self.server = Server(config.database_schema, config.variable)
         self.collection = secrets.token_hex(12)
         self._ids: set[int] = set()
         self._hidden: set[int] = set()
         """Removed, and still on the server."""
         self._made = False
+        self._replaced: str | None = None
 
     @abstractmethod
     def prepare(self, cursor: Cursor[Any]) -> None:
@@ -57,8 +60,11 @@ class CollectionRetriever(Retriever):
         """What stands for each text in `insert`."""
 
     @abstractmethod
-    def insert(self) -> sql.Composed:
+    def insert(self, cursor: Cursor[Any]) -> sql.Composed:
         """The statement that adds a row: (collection, id, what `rows` gave)."""
+
+    def swept(self, cursor: Cursor[Any], collection: str) -> None:
+        """A collection's rows have been deleted: remove what else there was for it."""
 
     def add(self, chunk_ids: Sequence[int], texts: Sequence[str]) -> None:
         """Add chunks; see `Retriever.add`."""
@@ -69,19 +75,31 @@ class CollectionRetriever(Retriever):
         if not ids:
             return
         values = [(self.collection, chunk_id, row) for chunk_id, row in zip(ids, self.rows(texts), strict=True)]
+        self.make()
         with self.server.transaction() as cursor:
-            self._make(cursor)
-            cursor.executemany(self.insert(), values)
+            cursor.executemany(self.insert(cursor), values)
         self._ids.update(ids)
         self._hidden -= set(ids)
 
-    def _make(self, cursor: Cursor[Any]) -> None:
-        if not self._made:
-            self.server.make_tables(cursor)
+    def make(self) -> None:
+        """Make the tables, if they are missing, and the collection; once."""
+        if self._made:
+            return
+        with self.server.transaction() as cursor:
+            self.server.make_schema(cursor)
+            collections = self.server.name("collections")
+            if not self.server.has_table(cursor, "collections"):
+                cursor.execute(
+                    sql.SQL(
+                        "CREATE TABLE {} (id text PRIMARY KEY, kind text NOT NULL, saved boolean NOT NULL "
+                        "DEFAULT false, made timestamptz NOT NULL DEFAULT now())"
+                    ).format(collections)
+                )
             self.prepare(cursor)
+            self.server.keep(lock_key(self.collection))
             statement = sql.SQL("INSERT INTO {} (id, kind) VALUES (%s, %s) ON CONFLICT DO NOTHING")
-            cursor.execute(statement.format(self.server.name("collections")), (self.collection, self.table))
-            self._made = True
+            cursor.execute(statement.format(collections), (self.collection, self.table))
+        self._made = True  # not before the transaction has ended well
 
     def remove(self, chunk_ids: Sequence[int]) -> None:
         """Remove chunks; unknown ids are ignored."""
@@ -104,24 +122,43 @@ class CollectionRetriever(Retriever):
         """What else the pointer holds."""
         return {}
 
+    def replaces(self, folder: Path) -> None:
+        """See `Retriever.replaces`: the collection that the folder names is swept a day later."""
+        with contextlib.suppress(IntegrityError):  # one that cannot be read names none
+            found = _pointer(folder)["collection"]
+            self._replaced = None if found == self.collection else found
+
     def save(self, folder: Path) -> None:
-        """Delete what was removed, sweep what nobody saved, and write which collection it is into `folder`."""
+        """Delete what was removed, sweep what nobody needs, and write which collection it is into `folder`."""
+        self.make()
         collections, table = self.server.name("collections"), self.server.name(self.table)
         with self.server.transaction() as cursor:
-            self._make(cursor)
             cursor.execute(
                 sql.SQL("DELETE FROM {} WHERE collection = %s AND id = ANY(%s)").format(table),
                 (self.collection, sorted(self._hidden)),
             )
-            cursor.execute(sql.SQL("UPDATE {} SET saved = true WHERE id = %s").format(collections), (self.collection,))
+            statement = sql.SQL("UPDATE {} SET saved = %s, made = now() WHERE id = %s").format(collections)
+            cursor.execute(statement, (True, self.collection))
+            if self._replaced is not None:
+                cursor.execute(statement, (False, self._replaced))
+        self._hidden.clear()
+        durable.write_json(folder / POINTER, {"collection": self.collection, **self.state()})
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Delete the collections that were never saved or have been replaced, a day later, and not while in use."""
+        collections = self.server.name("collections")
+        with self.server.transaction() as cursor:
             cursor.execute(
-                sql.SQL("DELETE FROM {} WHERE kind = %s AND NOT saved AND made < now() - interval '1 day'").format(
+                sql.SQL("SELECT id FROM {} WHERE kind = %s AND NOT saved AND made < now() - interval '1 day'").format(
                     collections
                 ),
                 (self.table,),
             )
-        self._hidden.clear()
-        durable.write_json(folder / POINTER, {"collection": self.collection, **self.state()})
+            for (collection,) in cursor.fetchall():
+                if not self.server.is_kept(cursor, lock_key(collection)):
+                    cursor.execute(sql.SQL("DELETE FROM {} WHERE id = %s").format(collections), (collection,))
+                    self.swept(cursor, collection)
 
     def take(self, folder: Path) -> dict[str, Any]:
         """Go on with the collection that `save` named.
@@ -129,14 +166,12 @@ class CollectionRetriever(Retriever):
         Raises:
             IntegrityError: the pointer is none, or the server has no such collection any more.
         """
-        pointer = integrity.read_json(folder / POINTER)
-        if not isinstance(pointer, dict) or not isinstance(pointer.get("collection"), str):
-            raise IntegrityError(t("collection.bad", path=folder / POINTER))
+        pointer = _pointer(folder)
         self.collection = pointer["collection"]
         with self.server.transaction() as cursor:
-            cursor.execute("SELECT to_regclass(%s)", (f'"{self.server.schema}"."collections"',))
-            there = (cursor.fetchone() or (None,))[0] is not None
+            there = all(self.server.has_table(cursor, table) for table in ("collections", self.table))
             if there:
+                self.server.keep(lock_key(self.collection))
                 statement = sql.SQL("SELECT 1 FROM {} WHERE id = %s AND kind = %s")
                 cursor.execute(statement.format(self.server.name("collections")), (self.collection, self.table))
                 there = cursor.fetchone() is not None
@@ -147,3 +182,10 @@ class CollectionRetriever(Retriever):
             self._ids = {int(row[0]) for row in cursor}
         self._made = True
         return pointer
+
+
+def _pointer(folder: Path) -> dict[str, Any]:
+    pointer = integrity.read_json(folder / POINTER)
+    if not isinstance(pointer, dict) or not isinstance(pointer.get("collection"), str):
+        raise IntegrityError(t("collection.bad", path=folder / POINTER))
+    return pointer

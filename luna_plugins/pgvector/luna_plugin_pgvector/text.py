@@ -8,12 +8,14 @@ question's words are joined by OR and ranked by `ts_rank_cd`, with the length of
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psycopg import Cursor, sql
 
+from luna_kernel.base.errors import UsageError
 from luna_kernel.contracts.retrievers import Hit
 from luna_kernel.data.portuguese import STOP_WORDS, words
 
@@ -45,24 +47,24 @@ class TextRetriever(CollectionRetriever):
         if cursor.fetchone() is None:
             cursor.execute(sql.SQL("CREATE TEXT SEARCH CONFIGURATION {} (COPY = pg_catalog.portuguese)").format(name))
             if self.server.has(cursor, "unaccent"):
-                self.server.need(cursor, "unaccent")
-                cursor.execute(
-                    sql.SQL(
-                        "ALTER TEXT SEARCH CONFIGURATION {} ALTER MAPPING FOR hword, hword_part, word "
-                        "WITH unaccent, portuguese_stem"
-                    ).format(name)
-                )
+                # A user who may not switch it on does without: the words come folded anyway.
+                with contextlib.suppress(UsageError), self.server.transaction() as inner:
+                    unaccent = sql.Identifier(self.server.need(inner, "unaccent"), "unaccent")
+                    inner.execute(
+                        sql.SQL(
+                            "ALTER TEXT SEARCH CONFIGURATION {} ALTER MAPPING FOR hword, hword_part, word "
+                            "WITH {}, pg_catalog.portuguese_stem"
+                        ).format(name, unaccent)
+                    )
+        if self.server.has_table(cursor, self.table):
+            return
         cursor.execute(
             sql.SQL(
-                "CREATE TABLE IF NOT EXISTS {} (collection text NOT NULL REFERENCES {} (id) ON DELETE CASCADE, "
+                "CREATE TABLE {} (collection text NOT NULL REFERENCES {} (id) ON DELETE CASCADE, "
                 "id bigint NOT NULL, terms tsvector NOT NULL, PRIMARY KEY (collection, id))"
             ).format(self.server.name(self.table), self.server.name("collections"))
         )
-        cursor.execute(
-            sql.SQL("CREATE INDEX IF NOT EXISTS texts_terms ON {} USING gin (terms)").format(
-                self.server.name(self.table)
-            )
-        )
+        cursor.execute(sql.SQL("CREATE INDEX texts_terms ON {} USING gin (terms)").format(self.server.name(self.table)))
 
     def _configuration(self) -> str:
         return f'"{self.server.schema}".{_CONFIGURATION}'
@@ -71,7 +73,7 @@ class TextRetriever(CollectionRetriever):
         """The words to index of each text."""
         return [_plain(text) for text in texts]
 
-    def insert(self) -> sql.Composed:
+    def insert(self, cursor: Cursor[Any]) -> sql.Composed:
         """See `CollectionRetriever.insert`."""
         return sql.SQL("INSERT INTO {} VALUES (%s, %s, to_tsvector({}::regconfig, %s)) ON CONFLICT DO NOTHING").format(
             self.server.name(self.table), sql.Literal(self._configuration())

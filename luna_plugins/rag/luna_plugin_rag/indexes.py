@@ -277,6 +277,9 @@ class Indexes:
     def _write(self, index: Index) -> None:
         with durable.replace_folder(self._folder / index.name, marker=_MARKER) as new:
             durable.make_folder(new / _DATA)
+            former = self._folder / index.name / _DATA
+            if former.is_dir():
+                index.retriever.replaces(former)
             try:
                 index.retriever.save(new / _DATA)
             except IntegrityError as error:  # what it still had to read from the former files

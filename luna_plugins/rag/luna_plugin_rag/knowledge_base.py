@@ -1,4 +1,4 @@
-"""A knowledge base: a store of documents, which is the truth, and a folder with an index per retriever, derived from it.
+"""A knowledge base: a store of documents, which is the truth, and a folder with the indexes derived from it.
 
     kb = KnowledgeBase.open(folder, registry)
     summary = kb.sync([Path("docs")])

@@ -41,7 +41,7 @@ def test_a_pointer_that_says_nothing_is_damage(tmp_path: Path, registry: Registr
         '{"format":',
     ):
         (tmp_path / "store.json").write_text(content)
-        with pytest.raises(IntegrityError, match="store.json"):
+        with pytest.raises(IntegrityError, match=r"store\.json"):
             KnowledgeBase(tmp_path, registry)
     (tmp_path / "store.json").write_text('{"format": 99}')
     with pytest.raises(UsageError, match="99"):
