@@ -1,4 +1,4 @@
-"""For authors of plugins: the conformance suites that every layer, every block of layers and every generator passes.
+"""For authors of plugins: the conformance suites that layers, blocks of layers, generators and knowledge stores pass.
 
 from luna_kernel.testing import LayerConformance
 

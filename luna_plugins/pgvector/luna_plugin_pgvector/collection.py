@@ -142,6 +142,7 @@ class CollectionRetriever(Retriever):
             if self._replaced is not None:
                 cursor.execute(statement, (False, self._replaced))
         self._hidden.clear()
+        self._replaced = None  # said once: to say it again would begin its day anew
         durable.write_json(folder / POINTER, {"collection": self.collection, **self.state()})
         self._sweep()
 
