@@ -245,11 +245,12 @@ def reflect(app: App, model: str, limit: int, since: str | None, device: str) ->
 @click.pass_obj
 def redact(app: App) -> None:
     """Mask personal data in the store itself, for good."""
+    from .privacy import redact as masked
     from .privacy import redact_entry
     from .store import opened
 
     with opened() as store:
-        changed = store.rewrite(lambda entry: redact_entry(entry)[0])
+        changed = store.rewrite(lambda entry: redact_entry(entry)[0], lambda text: masked(text)[0])
     if app.json:
         app.emit({"ok": True, "changed": changed})
     else:

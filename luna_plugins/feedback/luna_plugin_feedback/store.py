@@ -19,6 +19,7 @@ from typing import Any
 
 from luna_kernel.base import paths
 from luna_kernel.base.durable import make_schema, open_database, transaction
+from luna_kernel.base.errors import StorageError
 from luna_kernel.base.messages import catalogue
 
 from .entry import Entry
@@ -122,17 +123,31 @@ class FeedbackStore:
             ),
         )  # fmt: skip
 
-    def rewrite(self, change: Callable[[Entry], Entry]) -> int:
-        """Replace every entry by what `change` makes of it, all or none; returns how many are other than before."""
-        with transaction(self._connection):
+    def rewrite(self, change: Callable[[Entry], Entry], reflected: Callable[[str], str]) -> int:
+        """Replace every entry and every reflection on one, all or none; returns how many are other than before.
+
+        Args:
+            change: makes an entry of an entry.
+            reflected: makes the text of a reflection of its text: it may quote the entry.
+
+        Raises:
+            StorageError: the disk refuses; if it says so, all is replaced, and older bytes are still in the file.
+        """
+        with transaction(self._connection) as connection:
             changed = [new for old in self.entries() if (new := change(old)) != old]
             for entry in changed:
                 self._put(entry)
+            others = [(new, item.id) for item in self.reflections() if (new := reflected(item.text)) != item.text]
+            connection.executemany("UPDATE reflections SET text = ? WHERE id = ?", others)
         self._forget()
-        return len(changed)
+        return len(changed) + len(others)
 
     def delete(self, *, ids: Iterable[str] = (), session: str | None = None, everything: bool = False) -> int:
-        """Delete entries with the reflections on them, also from the file's free pages; returns how many."""
+        """Delete entries with the reflections on them, also from the file's free pages; returns how many.
+
+        Raises:
+            StorageError: the disk refuses; if it says so, they are deleted, and older bytes are still in the file.
+        """
         with transaction(self._connection) as connection:
             before = len(self)
             if everything:
@@ -146,8 +161,14 @@ class FeedbackStore:
 
     def _forget(self) -> None:
         """Leave no older bytes in the file or in its log."""
-        self._connection.execute("VACUUM")
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        import sqlite3
+
+        try:
+            self._connection.execute("VACUUM")  # takes as much room again as the file
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.OperationalError as error:
+            text = t("forget.failed", path=self.path, reason=str(error))
+            raise StorageError(text, hint=t("forget.failed.hint")) from error
 
     def add_reflection(self, entry_id: str, *, model: str, text: str) -> str:
         """Keep what `model` wrote about an entry; returns the reflection's id."""

@@ -145,6 +145,36 @@ def test_what_is_deleted_is_gone_from_the_file() -> None:
     assert "Nothing was named" in run("delete", status=2)
 
 
+def test_a_deletion_whose_remains_stay_says_so(tmp_path: Path) -> None:
+    """A file that is cleaned needs as much room again; without it the deletion holds, and that is said."""
+    with FeedbackStore(tmp_path / "f.db") as store:
+        store.add(Entry(text="segredo " * 5000, verdict="bad", id="e1"))
+        store.add(FULL)
+        reading = sqlite3.connect(tmp_path / "f.db", isolation_level=None)
+        store._connection.execute("PRAGMA busy_timeout = 50").fetchall()
+        forget = store._forget
+        store._forget = lambda: (reading.execute("BEGIN IMMEDIATE"), forget())  # type: ignore[assignment]  # in between
+        with pytest.raises(StorageError, match="remains"):
+            store.delete(ids=["e1"])
+        reading.execute("ROLLBACK")
+        reading.close()
+        assert store.entries() == [FULL]
+        forget()
+    assert b"segredo" not in (tmp_path / "f.db").read_bytes()
+
+
+def test_what_a_model_wrote_about_personal_data_is_masked_too() -> None:
+    with opened() as store:
+        store.add(Entry(text="sem dados", verdict="bad", id="e1"))
+        store.add_reflection("e1", model="m", text="A pessoa pediu resposta a ana@exemplo.com.br.")
+        path = store.path
+    run("redact")
+    with opened() as store:
+        assert [item.text for item in store.reflections()] == ["A pessoa pediu resposta a [E-MAIL]."]
+    for file in path.parent.glob("feedback.db*"):
+        assert b"ana@exemplo" not in file.read_bytes()
+
+
 def test_personal_data_in_the_store_is_masked_for_good() -> None:
     with opened() as store:
         store.add(Entry(text="meu e-mail é ana@exemplo.com.br", verdict="bad", id="e1"))
