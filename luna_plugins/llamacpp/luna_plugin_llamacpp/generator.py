@@ -64,7 +64,7 @@ class LlamaCppGenerator(Generator):
         if not model:
             raise UsageError(t("file.none"), hint=t("file.hint"))
         config = config or LlamaCppConfig()
-        threads = config.threads or int(os.environ.get("OMP_NUM_THREADS") or 0) or os.cpu_count() or 1
+        threads = config.threads or _asked_threads() or os.cpu_count() or 1
         opened = GgufModel(Path(model).expanduser(), config, threads=threads, gpu=device != "cpu")
         return cls(opened, config)
 
@@ -168,3 +168,9 @@ class LlamaCppGenerator(Generator):
             "min_p": sampling.min_p,
             "repeat_penalty": sampling.repetition_penalty,
         }
+
+
+def _asked_threads() -> int:
+    """The first number of `OMP_NUM_THREADS`, which may be a list (one per level of nesting); 0 where there is none."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from luna_plugin_llamacpp.generator import _asked_threads
 from luna_plugin_llamacpp.template import ChatTemplate
 
 from luna_kernel.base.errors import UsageError
@@ -120,3 +121,9 @@ def test_a_bad_or_evil_template_is_an_error_for_people(template):
     with pytest.raises(UsageError) as caught:
         ChatTemplate(template, Letters()).render([Message("user", "Oi")])
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(("value", "threads"), [("3", 3), ("4,2", 4), (" 2 ", 2), ("", 0), ("muitos", 0), ("-1", 0)])
+def test_threads_that_the_environment_asks_for(monkeypatch: pytest.MonkeyPatch, value: str, threads: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert _asked_threads() == threads
