@@ -104,6 +104,8 @@ def luna(mode: str, gate: Gate) -> None:
         torch.manual_seed(0)
         model = Decoder(Blueprint.from_preset("tiny", registry, vocab_size=VOCAB), registry)
         assert sum(p.numel() for p in model.parameters()) == 13_767_552, sum(p.numel() for p in model.parameters())
+        if how == "compiled":
+            model.compile_blocks()
         store = TokenStore.build(folder / "store", [Sample(tokens().tolist())], vocab_size=VOCAB)
         run = TrainRun(
             config=config.model_copy(update={"checkpoint_every": 0}),
@@ -115,7 +117,6 @@ def luna(mode: str, gate: Gate) -> None:
             batches=Batches(store, ROWS, LENGTH),
             engine=Engine(torch.device("cpu"), torch.bfloat16 if precision == "bf16" else None),
             callbacks=[JsonlTracker(), Turns()],
-            compiled=torch.compile(model) if how == "compiled" else None,
         )
         train(run)
 

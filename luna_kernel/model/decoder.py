@@ -100,6 +100,7 @@ class Decoder(nn.Module):
         prefill_piece: tokens of a prompt that go through it at once; `limit_cache` lowers it.
         recompute_every: in training every so many-th block keeps its input alone and runs again in the backward pass;
             0: none does.
+        compiled: what is called instead of the blocks in training; see `compile_blocks`.
     """
 
     def __init__(self, blueprint: Blueprint, registry: Registry) -> None:
@@ -109,6 +110,7 @@ class Decoder(nn.Module):
         self.dims = dims
         self.prefill_piece = PREFILL_PIECE
         self.recompute_every = 0
+        self.compiled: list[Any] = []
         self.parts: list[Part] = []
         self.embedding = Embedding(dims.vocab_size, dims.d_model, dims.init_std)
         self.position: Position | None = None
@@ -277,9 +279,11 @@ class Decoder(nn.Module):
             positions = segment_positions(tokens, segment_ids)
         ctx = Context(positions, segment_ids, dict(condition or {}), self.position, tokens)
         x = self.embedding(tokens)
-        for index, block in enumerate(self.blocks):
+        learns = self.training and torch.is_grad_enabled() and state is None
+        blocks = self.compiled if self.compiled and learns else self.blocks
+        for index, block in enumerate(blocks):
             ctx.layer = index
-            if self._lets_go(index) and state is None:
+            if learns and self._lets_go(index):
                 x = run_block(block, x, ctx)
             else:
                 x = block(x, ctx, None if state is None else state.blocks[index])
@@ -290,7 +294,15 @@ class Decoder(nn.Module):
     def _lets_go(self, index: int) -> bool:
         """Whether block `index` runs again in the backward pass instead of keeping its activations."""
         every = self.recompute_every
-        return every > 0 and (index + 1) % every == 0 and self.training and torch.is_grad_enabled()
+        return every > 0 and (index + 1) % every == 0
+
+    def compile_blocks(self) -> None:
+        """From now on training runs blocks made by `torch.compile`; whatever else the model does stays as it is.
+
+        Each by itself: equal blocks share what the compiler made, which takes a tenth of the time for the whole model
+        and is no slower.
+        """
+        self.compiled = [torch.compile(block) for block in self.blocks]
 
 
 class Embedding(nn.Embedding):

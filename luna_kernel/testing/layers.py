@@ -11,6 +11,7 @@ The plugin must be installed (`pip install -e .`): the component is taken from t
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from luna_kernel.base.errors import ConfigError
 from .layer_function import FunctionSuite
 from .layer_material import T, assert_near
 from .layer_weights import WeightSuite
-from .subject import Subject
+from .subject import Sample, Subject
 
 
 class LayerConformance(FunctionSuite, WeightSuite):
@@ -80,6 +81,34 @@ class LayerConformance(FunctionSuite, WeightSuite):
         with torch.autocast("cpu", torch.bfloat16):
             plain = sample.part(0, T)
             assert torch.isfinite(self.in_pieces(subject, plain, [5, 6])).all()
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    def test_gpu(self, subject: Subject) -> None:
+        """The same on a GPU as on the processor: outputs, gradients, decoding in pieces; near it in bfloat16."""
+        sample = self.sample(4, 32)
+
+        def passed(there: Subject, given: Sample) -> tuple[Tensor, list[Tensor | None]]:
+            there.zero_grad()
+            y = there(given.x, given.context())
+            y.square().mean().backward()
+            return y.detach().cpu(), [None if w.grad is None else w.grad.cpu() for w in there.parameters()]
+
+        here = passed(subject, sample)
+        there, given = copy.deepcopy(subject).cuda(), sample.to("cuda")
+        y, gradients = passed(there, given)
+        assert_near(y, here[0], self.tolerance, "on the GPU")
+        for (name, _), mine, theirs in zip(subject.named_parameters(), gradients, here[1], strict=True):
+            assert (mine is None) == (theirs is None), name
+            if mine is not None and theirs is not None:
+                assert_near(mine, theirs, self.tolerance, f"gradient of {name} on the GPU")
+        pieces = self.in_pieces(there, given.part(0, T), [5, 6])
+        assert_near(pieces.cpu(), self.in_pieces(subject, sample.part(0, T), [5, 6]), self.tolerance, "in pieces")
+        with torch.autocast("cuda", torch.bfloat16):
+            low = there(given.x, given.context())
+        error = ((low.float().cpu() - here[0]).norm() / here[0].norm()).item()
+        assert error <= self.bf16_tolerance, f"relative error {error:.3g} under bfloat16 on the GPU"
+        low.float().square().mean().backward()
+        assert all(torch.isfinite(w.grad).all() for w in there.parameters() if w.grad is not None)
 
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore")  # the compiler's own

@@ -47,10 +47,10 @@ class Subject(nn.Module):
         elif self.kind == "modulator":
             y = self.part(x, x.sin(), ctx)
         elif self.kind == "block":
-            ctx.position = RotaryPosition(RotaryConfig(), self.dims)
+            ctx.position = RotaryPosition(RotaryConfig(), self.dims).to(x.device)
             y = self.part(x, ctx, ctx.state)
         else:
-            ctx.position = RotaryPosition(RotaryConfig(), self.dims)
+            ctx.position = RotaryPosition(RotaryConfig(), self.dims).to(x.device)
             y = self.part(x, ctx)
         return y
 
@@ -62,8 +62,9 @@ class Subject(nn.Module):
             self.carrier.reset_parameters()
 
     def make_state(self, batch: int, max_length: int) -> Any:
-        """A fresh decode state in float32."""
-        given = (batch, max_length, torch.float32, torch.device("cpu"))
+        """A fresh decode state in float32, where the weights are."""
+        device = next((weight.device for weight in self.parameters()), torch.device("cpu"))
+        given = (batch, max_length, torch.float32, device)
         if self.kind == "block":
             block: Block = self.part
             modulators = [modulator.make_state(*given) for modulator in block.modulators]  # type: ignore[operator]
@@ -134,6 +135,12 @@ class Sample:
         condition = {name: value[index] for name, value in self.condition.items()}
         segments = None if self.segments is None else self.segments[index]
         return Sample(self.x[index], condition, segments, self.positions[index], self.tokens[index])
+
+    def to(self, device: str) -> Sample:
+        """The same, there."""
+        segments = None if self.segments is None else self.segments.to(device)
+        condition = {name: value.to(device) for name, value in self.condition.items()}
+        return Sample(self.x.to(device), condition, segments, self.positions.to(device), self.tokens.to(device))
 
     def context(self, state: Any = None, *, per_row: bool = False) -> Context:
         """The context of one pass; `per_row` gives conditions as (B, C), as a chat does."""

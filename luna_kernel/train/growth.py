@@ -183,8 +183,8 @@ def _put(run: TrainRun, model: Decoder, growths: list[Growth], births: dict[str,
     _separate(model, optimizers, growths, births)
     run.model, run.optimizers, run.growths, run.births = model, optimizers, growths, births
     run.own_rates = rates(optimizers)
-    if run.compiled is not None:
-        run.compiled = torch.compile(model)
+    if run.config.compile:
+        model.compile_blocks()
 
 
 def _separate(

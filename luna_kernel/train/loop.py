@@ -63,8 +63,6 @@ class TrainRun:
     byte_lengths: Any = None
     """(V,) bytes of each token, for bits per byte."""
     callbacks: list[Callback] = field(default_factory=list)
-    compiled: Any = None
-    """`torch.compile` of the model, if asked for."""
 
     step: int = 0
     """Optimiser steps done, skipped ones included."""
@@ -144,7 +142,7 @@ class TrainRun:
         reports: list[tuple[int, dict[str, Tensor]]] = []
         for part in self.engine.micro_batches(batch, self.config.batch_size):
             with self.engine.autocast():
-                output = self.objective.loss(self.model if self.compiled is None else self.compiled, part)
+                output = self.objective.loss(self.model, part)
             value = output.total
             if output.losses:
                 extra = torch.stack([loss.float() for loss in output.losses.values()]).sum() * output.num_tokens

@@ -228,6 +228,8 @@ class _Training:
         torch.manual_seed(config.seed)
         model.to(self.engine.device)
         model.recompute_every = config.recompute_every
+        if config.compile:
+            model.compile_blocks()
         if config.adapter is not None:
             layers, trained = adapting.adapt(model, config.adapter, self.plugins.registry)
             frozen = sum(weight.numel() for weight in model.parameters()) - trained
@@ -258,7 +260,6 @@ class _Training:
             valid=None if valid is None else Batches(valid, config.batch_size, length, shuffle=False, **options),
             byte_lengths=np.asarray(lengths, dtype=np.int64),
             callbacks=[*extra, *stopping, JsonlTracker(), ConsoleProgress(self.console)],
-            compiled=torch.compile(model) if config.compile else None,
         )
 
     def _resume(self, run: TrainRun, tokenizer: Tokenizer) -> int | None:

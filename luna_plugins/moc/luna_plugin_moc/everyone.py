@@ -18,6 +18,8 @@ from torch import Tensor
 ROWS, ROWS_BACK = 512, 4096
 """Rows of one matrix product, forward and backward: forward, few enough that what is between two products stays near
 the processor; backward, where every product adds to the weights' gradients, enough that this is rare."""
+ROWS_ELSEWHERE = 1 << 16
+"""The same on other devices, which want much work at once."""
 
 
 def run_all(x: Tensor, w13: Tensor, w2: Tensor, *, keep: bool) -> tuple[Tensor, Tensor]:
@@ -36,6 +38,12 @@ def run_all(x: Tensor, w13: Tensor, w2: Tensor, *, keep: bool) -> tuple[Tensor, 
     return both
 
 
+def _parts(x: Tensor, rows: int) -> list[slice]:
+    """Of the tokens of x (N, D), `rows` each on a processor."""
+    size = rows if x.device.type == "cpu" else ROWS_ELSEWHERE
+    return [slice(start, start + size) for start in range(0, x.shape[0], size)]
+
+
 @torch.library.custom_op("luna_moc::everyone", mutates_args=())
 def _everyone(x: Tensor, w13: Tensor, w2: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
     experts, d, width = w2.shape
@@ -43,8 +51,7 @@ def _everyone(x: Tensor, w13: Tensor, w2: Tensor, keep: bool) -> tuple[Tensor, T
     y = x.new_empty(tokens, experts, d)
     kept = x.new_empty(experts, tokens if keep else 0, 2 * width)
     with torch.autocast(x.device.type, enabled=False):
-        for start in range(0, tokens, ROWS):
-            part = slice(start, start + ROWS)
+        for part in _parts(x, ROWS):
             for e in range(experts):
                 weight = w13[e].t()
                 hidden = torch.mm(x[part], weight, out=kept[e, part]) if keep else torch.mm(x[part], weight)
@@ -64,8 +71,7 @@ def _everyone_backward(grad: Tensor, x: Tensor, w13: Tensor, w2: Tensor, kept: T
     experts, _, width = w2.shape
     grad_x, grad_w13, grad_w2 = torch.zeros_like(x), torch.zeros_like(w13), torch.zeros_like(w2)
     with torch.autocast(x.device.type, enabled=False):
-        for start in range(0, x.shape[0], ROWS_BACK):
-            part = slice(start, start + ROWS_BACK)
+        for part in _parts(x, ROWS_BACK):
             for e in range(experts):
                 gate, value = kept[e, part, :width], kept[e, part, width:]
                 both = _before_swiglu(grad[part, e].contiguous(), gate, value, w2[e], grad_w2[e])

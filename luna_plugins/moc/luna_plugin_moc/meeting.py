@@ -20,6 +20,8 @@ from torch import Tensor
 
 AT_ONCE = 2**19
 """Numbers of the outputs at a time, so that what stands between two matrix products stays near the processor."""
+AT_ONCE_ELSEWHERE = 2**26
+"""The same on other devices, which want much work at once."""
 
 
 class Sides(NamedTuple):
@@ -59,7 +61,8 @@ def confer(outputs: Tensor, qkv: Tensor, out: Tensor, score: Tensor, heads: int,
 def _parts(outputs: Tensor) -> list[slice]:
     """Of the tokens."""
     n, e, d = outputs.shape
-    size = max(16, AT_ONCE // (e * d))
+    at_once = AT_ONCE if outputs.device.type == "cpu" else AT_ONCE_ELSEWHERE
+    size = max(16, at_once // (e * d))
     return [slice(start, start + size) for start in range(0, n, size)]
 
 

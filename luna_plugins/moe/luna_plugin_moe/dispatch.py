@@ -7,7 +7,7 @@ The (token, expert) pairs are sorted by expert; each expert then works on one co
 E(x) = W₂(silu(W₁x) ⊙ W₃x), or as W₂ gelu(W₁x). An expert without tokens is skipped, and one token costs only the
 weights of its own experts. The number of rows per expert depends on the data, so the loop over experts sits in
 operators of its own: `torch.compile` sees fixed shapes and no break in the graph, and the backward pass is written out,
-which keeps only the pre-activations.
+which keeps only the pre-activations. Devices with grouped matrix products take those instead (`grouped.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .grouped import can_group, grouped_mlp
 
 ROWS_AT_ONCE = 1024
 """Rows of one elementwise pass, so that they stay in the processor's cache."""
@@ -78,6 +80,8 @@ def expert_mlp(x: Tensor, w13: Tensor, w2: Tensor, plan: Plan) -> Tensor:
     Returns:
         (M, D) outputs, unweighted, in the plan's order; row `plan.inverse[n, k]` is slot k of token n.
     """
+    if can_group(x, w13, w2):
+        return grouped_mlp(x, w13, w2, plan)
     kept = plan.counts if plan.kept is None else plan.kept
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         y: Tensor = _mlp_op(x, w13, w2, plan.order, plan.counts, kept)[0]
@@ -248,8 +252,9 @@ def _(table: Tensor, weights: Tensor, index: Tensor) -> Tensor:
 def _combine_backward_op(grad: Tensor, table: Tensor, weights: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     grad_table = torch.empty_like(table) if table.shape[0] == index.numel() else torch.zeros_like(table)
     grad_weights = torch.empty_like(weights)
-    for start in range(0, index.shape[0], ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
+    at_once = ROWS_AT_ONCE if grad.device.type == "cpu" else max(1, index.shape[0])
+    for start in range(0, index.shape[0], at_once):
+        part = slice(start, start + at_once)
         for slot in range(index.shape[1]):
             rows = index[part, slot]
             grad_weights[part, slot] = (grad[part] * table.index_select(0, rows)).sum(-1)

@@ -1,0 +1,44 @@
+"""Grouped matrix products give what one expert after the other gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from luna_plugin_moe.dispatch import expert_mlp, make_plan
+from luna_plugin_moe.grouped import can_group, grouped_mlp
+
+pytestmark = pytest.mark.skipif(not hasattr(F, "grouped_mm"), reason="this torch has no grouped matrix product")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 30), st.integers(1, 5), st.integers(1, 3), st.booleans(), st.none() | st.integers(1, 9),
+    st.integers(0, 1000),
+)  # fmt: skip
+def test_the_same_function_and_gradients(
+    tokens: int, experts: int, top_k: int, gelu: bool, capacity: int | None, seed: int
+) -> None:
+    top_k = min(top_k, experts)
+    generator = torch.Generator().manual_seed(seed)
+    favour = torch.rand(experts, generator=generator) ** 3  # some experts get nothing
+    chosen = (torch.rand(tokens, experts, generator=generator) * favour).topk(top_k).indices
+    plan = make_plan(chosen, experts, None if capacity is None else torch.tensor(capacity))
+    shapes = ((tokens, 16), (experts, 8 if gelu else 16, 16), (experts, 16, 8))
+    x, w13, w2 = (torch.randn(shape, generator=generator) for shape in shapes)
+    target = torch.randn(tokens * top_k, 16, generator=generator)
+    found = []
+    for run in (expert_mlp, grouped_mlp):
+        leaves = [tensor.clone().requires_grad_() for tensor in (x, w13, w2)]
+        y = run(*leaves, plan)
+        (y * target).sum().backward()
+        found.append([y.detach(), *(leaf.grad for leaf in leaves)])
+    for one_by_one, grouped in zip(*found, strict=True):
+        torch.testing.assert_close(grouped, one_by_one, atol=1e-4, rtol=1e-4)
+
+
+def test_a_processor_runs_one_expert_after_the_other() -> None:
+    x = torch.zeros(4, 16, dtype=torch.bfloat16)
+    assert not can_group(x, x.new_zeros(2, 16, 16), x.new_zeros(2, 16, 8))
