@@ -6,7 +6,8 @@
 `--layers`: forward and backward of one layer. `--models`: steps of the training loop itself, with packed batches,
 fused AdamW and clipping; `hf llama` is transformers' model of the same shape with the same optimiser. Share: operations
 of forward and backward (three times those forward, by Luna's count, a multiply-add is two) over what a product of two
-8192 × 8192 matrices reaches on the same card in the same run. All of one table take turns, A B A B.
+8192 × 8192 matrices reaches on the same card in the same run. All of one table take turns, A B A B. `--device cpu
+--rows 2 --preset mini --d 128 --tokens 128` tries the command itself where there is no GPU.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from luna_kernel.model.rope import RotaryPosition
 from luna_kernel.model.rope_config import RotaryConfig
 from luna_kernel.plugins import load_plugins
 
-VOCAB, LENGTH, ROWS = 32768, 1024, 16
+VOCAB, LENGTH = 32768, 1024
 PLUGINS = "moe,moc,ssm"
 MODELS: dict[str, tuple[dict[str, str], dict[str, dict[str, Any]]]] = {
     "dense": ({}, {}),
@@ -52,14 +53,42 @@ MODELS: dict[str, tuple[dict[str, str], dict[str, dict[str, Any]]]] = {
 HF = "hf llama"
 
 
+class Setup(argparse.Namespace):
+    """What was asked for."""
+
+    device: str
+    rows: int
+    preset: str
+    compile: bool
+    rounds: int
+    only: list[str] | None
+
+
+def wait() -> None:
+    """Until the device has done what it was told to."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def seconds_of(step: Callable[[], object], repeats: int) -> float:
     """Seconds of one step, over `repeats` in a row."""
-    torch.cuda.synchronize()
+    wait()
     begin = time.perf_counter()
     for _ in range(repeats):
         step()
-    torch.cuda.synchronize()
+    wait()
     return (time.perf_counter() - begin) / repeats
+
+
+def most_held(step: Callable[[], object]) -> int:
+    """The most MiB above those before that a step holds on the GPU; 0 without one."""
+    if not torch.cuda.is_available():
+        return 0
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) >> 20
 
 
 def take_turns(steps: Mapping[str, Callable[[], object]], rounds: int, repeats: int) -> dict[str, list[float]]:
@@ -81,11 +110,12 @@ def take_turns(steps: Mapping[str, Callable[[], object]], rounds: int, repeats: 
     return found
 
 
-def matrix_peak() -> float:
-    """Operations per second of an 8192 × 8192 × 8192 product in bfloat16."""
-    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+def matrix_peak(device: str) -> float:
+    """Operations per second of a product of 8192 × 8192 matrices in bfloat16; smaller ones on a processor."""
+    size = 1024 if device == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     seconds_of(lambda: a @ b, 3)
-    return 2 * 8192**3 / statistics.median(seconds_of(lambda: a @ b, 10) for _ in range(5))
+    return 2 * size**3 / statistics.median(seconds_of(lambda: a @ b, 10) for _ in range(5))
 
 
 # --- layers ----------------------------------------------------------------------------------------------------------
@@ -121,21 +151,23 @@ def layer_cases(d: int, tokens: int) -> dict[str, nn.Module]:
     return cases | {name: peer for name, peer in peers.items() if peer is not None}
 
 
-def measure_layers(d: int, tokens: int, compiled: bool, rounds: int, only: list[str] | None) -> dict[str, Any]:
-    """One table: seconds, ratios to the dense layer or to attention, most bytes held above those before."""
-    rows = max(1, ROWS * LENGTH // tokens)
-    x = torch.randn(rows, tokens, d, device="cuda", dtype=torch.bfloat16)
-    positions = torch.arange(tokens, device="cuda").expand(rows, -1)
-    position = RotaryPosition(RotaryConfig(), Dims(0, d, 8, d // 64, d // 64, 64, d, tokens)).cuda()
+def measure_layers(given: Setup, d: int, tokens: int) -> dict[str, Any]:
+    """One table: milliseconds, ratios to the dense layer and to attention, most bytes held above those before."""
+    device, rows = given.device, max(1, given.rows * LENGTH // tokens)
+    x = torch.randn(rows, tokens, d, device=device, dtype=torch.bfloat16)
+    positions = torch.arange(tokens, device=device).expand(rows, -1)
+    position = RotaryPosition(RotaryConfig(), Dims(0, d, 8, d // 64, d // 64, 64, d, tokens)).to(device)
     layers = {
-        name: layer.cuda().train() for name, layer in layer_cases(d, tokens).items() if only is None or name in only
+        name: layer.to(device).train()
+        for name, layer in layer_cases(d, tokens).items()
+        if given.only is None or name in given.only
     }
 
     def step(layer: nn.Module) -> Callable[[], None]:
         own = isinstance(layer, Layer)
 
         def forward(inputs: Tensor) -> Tensor:
-            with torch.autocast("cuda", torch.bfloat16):
+            with torch.autocast(device, torch.bfloat16):
                 if not own:
                     y = layer(inputs)
                     return y.float().square().mean()  # type: ignore[no-any-return]
@@ -143,7 +175,7 @@ def measure_layers(d: int, tokens: int, compiled: bool, rounds: int, only: list[
                 y = layer(inputs, ctx)
                 return y.float().square().mean() + sum(ctx.losses.values())  # type: ignore[no-any-return]
 
-        call = torch.compile(forward) if compiled else forward
+        call = torch.compile(forward) if given.compile else forward
 
         def run() -> None:
             layer.zero_grad()
@@ -151,19 +183,15 @@ def measure_layers(d: int, tokens: int, compiled: bool, rounds: int, only: list[
 
         return run
 
-    title = f"d {d}, T {tokens}, B {rows}, bf16{', compiled' if compiled else ''}, forward + backward"
+    title = f"d {d}, T {tokens}, B {rows}, bf16{', compiled' if given.compile else ''}, forward + backward"
     print(f"\n{title}", flush=True)
     steps = {name: step(layer) for name, layer in layers.items()}
-    times = take_turns(steps, rounds, 10)
+    times = take_turns(steps, given.rounds, 10)
     table = {}
     for name, values in times.items():
         for layer in layers.values():
             layer.zero_grad()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        steps[name]()
-        torch.cuda.synchronize()
-        table[name] = {"ms": 1e3 * statistics.median(values), "MiB": (torch.cuda.max_memory_allocated() - before) >> 20}
+        table[name] = {"ms": 1e3 * statistics.median(values), "MiB": most_held(steps[name])}
         for base in ("dense", "attention"):
             if base in times:
                 ratios = sorted(a / b for a, b in zip(values, times[base], strict=True))
@@ -175,7 +203,7 @@ def measure_layers(d: int, tokens: int, compiled: bool, rounds: int, only: list[
 # --- whole models ----------------------------------------------------------------------------------------------------
 
 
-def luna_step(name: str, folder: Path, compiled: bool) -> tuple[Callable[[], object], dict[str, float]]:
+def luna_step(given: Setup, name: str, folder: Path) -> tuple[Callable[[], object], dict[str, float]]:
     """A step of Luna's loop, and the model's parameters and forward operations per token."""
     import numpy as np
 
@@ -193,15 +221,17 @@ def luna_step(name: str, folder: Path, compiled: bool) -> tuple[Callable[[], obj
     registry = load_plugins(PLUGINS).registry
     torch.manual_seed(0)
     dims = {"max_positions": LENGTH}
-    blueprint = Blueprint.from_preset("base", registry, vocab_size=VOCAB, place=places, configs=configs, dims=dims)
+    blueprint = Blueprint.from_preset(
+        given.preset, registry, vocab_size=VOCAB, place=places, configs=configs, dims=dims
+    )
     table = blueprint.table(registry)
-    model = Decoder(blueprint, registry).cuda()
-    if compiled:
+    model = Decoder(blueprint, registry).to(given.device)
+    if given.compile:
         model.compile_blocks()
     ids = np.minimum(np.random.default_rng(0).zipf(1.3, size=200 * LENGTH), VOCAB - 1).tolist()
     store = TokenStore.build(folder / name.replace(" ", "-").replace(":", "-"), [Sample(ids)], vocab_size=VOCAB)
     config = TrainConfig.model_validate(
-        {"run_dir": folder, "train_data": ("-",), "batch_size": ROWS, "max_steps": 1 << 30, "valid_every": 0}
+        {"run_dir": folder, "train_data": ("-",), "batch_size": given.rows, "max_steps": 1 << 30, "valid_every": 0}
     )
     run = TrainRun(
         config=config.model_copy(update={"log_every": 10}),
@@ -210,31 +240,31 @@ def luna_step(name: str, folder: Path, compiled: bool) -> tuple[Callable[[], obj
         objective=LanguageModeling(),
         optimizers=make_adamw(named_parameters(model), AdamWConfig(), learning_rate=1e-3),
         schedule=WarmupStableDecay(WSDConfig()),
-        batches=Batches(store, ROWS, LENGTH),
-        engine=Engine(torch.device("cuda"), torch.bfloat16),
+        batches=Batches(store, given.rows, LENGTH),
+        engine=Engine(torch.device(given.device), torch.bfloat16),
     )
     return run.train_step, {"parameters": float(table.parameters), "flops": table.flops}
 
 
-def hf_step(compiled: bool) -> Callable[[], object]:
-    """A step of transformers' Llama of the shape of `base`."""
+def hf_step(given: Setup) -> Callable[[], object]:
+    """A step of transformers' Llama of the preset's shape."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    dims = Blueprint.from_preset("base", load_plugins("none").registry, vocab_size=VOCAB).dims
+    dims = Blueprint.from_preset(given.preset, load_plugins("none").registry, vocab_size=VOCAB).dims
     config = LlamaConfig(
         vocab_size=VOCAB, hidden_size=dims.d_model, intermediate_size=dims.ffn_dim, num_hidden_layers=dims.num_layers,
         num_attention_heads=dims.num_heads, num_key_value_heads=dims.num_kv_heads, max_position_embeddings=LENGTH,
         tie_word_embeddings=True, use_cache=False,
     )  # fmt: skip
-    model: Any = LlamaForCausalLM(config).cuda()
-    if compiled:
+    model: Any = LlamaForCausalLM(config).to(given.device)
+    if given.compile:
         for block in model.model.layers:
             block.compile()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), fused=True)
-    ids = torch.randint(VOCAB, (ROWS, LENGTH), device="cuda")
+    ids = torch.randint(VOCAB, (given.rows, LENGTH), device=given.device)
 
     def step() -> None:
-        with torch.autocast("cuda", torch.bfloat16):
+        with torch.autocast(given.device, torch.bfloat16):
             loss = model(input_ids=ids, labels=ids).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -245,34 +275,32 @@ def hf_step(compiled: bool) -> Callable[[], object]:
     return step
 
 
-def measure_models(names: list[str], compiled: bool, rounds: int, peak: float) -> dict[str, Any]:
+def measure_models(given: Setup, names: list[str], peak: float) -> dict[str, Any]:
     """One table: tokens per second, share of the matrix peak, most bytes held."""
-    title = f"preset base, B {ROWS}, T {LENGTH}, bf16{', compiled' if compiled else ''}, one training step"
+    compiled = ", compiled" if given.compile else ""
+    title = f"preset {given.preset}, B {given.rows}, T {LENGTH}, bf16{compiled}, one training step"
     print(f"\n{title}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         steps: dict[str, Callable[[], object]] = {}
         facts: dict[str, dict[str, float]] = {}
         for name in names:
             if name == HF:
-                steps[name] = hf_step(compiled)
-                facts[name] = facts.get("dense", {})
+                steps[name], facts[name] = hf_step(given), facts.get("dense", {})
             else:
-                steps[name], facts[name] = luna_step(name, Path(folder), compiled)
-        times = take_turns(steps, rounds, 5)
-    table = {}
-    for name, values in times.items():
-        speed = ROWS * LENGTH / statistics.median(values)
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        steps[name]()
-        table[name] = {
-            **facts[name],
-            "tokens_per_second": speed,
-            "spread": [ROWS * LENGTH / max(values), ROWS * LENGTH / min(values)],
-            "share_of_peak": 3 * facts[name].get("flops", 0.0) * speed / peak,
-            "MiB_of_a_step": (torch.cuda.max_memory_allocated() - before) >> 20,
-        }
-        print(f"  {name:12} " + json.dumps(table[name]), flush=True)
+                steps[name], facts[name] = luna_step(given, name, Path(folder))
+        times = take_turns(steps, given.rounds, 5)
+        table = {}
+        for name, values in times.items():
+            speeds = sorted(given.rows * LENGTH / value for value in values)
+            speed = statistics.median(speeds)
+            table[name] = {
+                **facts[name],
+                "tokens_per_second": speed,
+                "spread": [speeds[0], speeds[-1]],
+                "share_of_peak": 3 * facts[name].get("flops", 0.0) * speed / peak,
+                "MiB": most_held(steps[name]),
+            }
+            print(f"  {name:12} " + json.dumps(table[name]), flush=True)
     return {"title": title, "rows": table}
 
 
@@ -287,9 +315,12 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    peak = matrix_peak()
-    card = torch.cuda.get_device_name()
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--rows", type=int, default=16, help=f"texts of {LENGTH} tokens in a batch")
+    parser.add_argument("--preset", default="base")
+    given = parser.parse_args(namespace=Setup())
+    peak = matrix_peak(given.device)
+    card = torch.cuda.get_device_name() if given.device != "cpu" else "cpu"
     print(f"{card}, torch {torch.__version__}, {peak / 1e12:.0f} TFLOP/s of a large product in bf16", flush=True)
     result: dict[str, Any] = {"device": card, "torch": torch.__version__, "peak": peak, "tables": []}
 
@@ -301,9 +332,9 @@ def main() -> None:
     if given.layers:
         for d in given.d:
             for tokens in given.tokens:
-                keep(measure_layers(d, tokens, given.compile, given.rounds, given.only))
+                keep(measure_layers(given, d, tokens))
     if given.models is not None:
-        keep(measure_models(given.models or [*MODELS, HF], given.compile, given.rounds, peak))
+        keep(measure_models(given, given.models or [*MODELS, HF], peak))
 
 
 if __name__ == "__main__":
