@@ -27,6 +27,7 @@ t = catalogue(__package__)
 @option("--name", required=True, metavar="NAME", help=lambda: t("create.name"))
 @option("--preset", default="tiny", show_default=True, metavar="NAME", help=lambda: t("create.preset"))
 @option("--place", multiple=True, metavar="NAME=PLACE", help=lambda: t("create.place"))
+@option("--set", "fields", multiple=True, metavar="NAME.FIELD=VALUE", help=lambda: t("create.set"))
 @option(
     "--vocab-size",
     type=click.IntRange(263, 1 << 20),
@@ -47,6 +48,7 @@ def create(app: App, /, **given: Any) -> None:
     share_cores()
     from luna_kernel.chat.models import model_path
     from luna_kernel.model.blueprint import Blueprint, model_components
+    from luna_kernel.model.fields import parse_fields
     from luna_kernel.model.place import parse_overrides
     from luna_kernel.plugins.manifest import FILE
 
@@ -56,16 +58,16 @@ def create(app: App, /, **given: Any) -> None:
     if folder.exists() and not folder.is_dir():
         raise UsageError(t("create.not_a_folder", folder=folder))
     registry = app.plugins().registry
-    places = parse_overrides(given["place"])
+    places, fields = parse_overrides(given["place"]), parse_fields(given["fields"])
     dims = {} if given["max_positions"] is None else {"max_positions": given["max_positions"]}
 
     def plan(vocab_size: int) -> Blueprint:
         return Blueprint.from_preset(
             given["preset"], registry, vocab_size=vocab_size, components=model_components(app.plugins()), place=places,
-            dims=dims,
+            configs=fields, dims=dims,
         )  # fmt: skip
 
-    plan(given["vocab_size"])  # what is wrong with it is said before the tokenizer is trained
+    plan(given["vocab_size"]).table(registry)  # what is wrong with it is said before the tokenizer is trained
     tokenizer = _tokenizer(app, registry, given)
     blueprint = plan(tokenizer.vocab_size)
     _save(app, blueprint, tokenizer, folder, given["seed"])

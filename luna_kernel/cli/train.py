@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ _FIELDS = ("epochs", "max_steps", "max_seconds", "learning_rate", "batch_size")
 @option("--objective", metavar="NAME", help=lambda: t("train.objective"))
 @option("--adapter", metavar="NAME|JSON", help=lambda: t("train.adapter"))
 @option("--callback", multiple=True, metavar="NAME|JSON", help=lambda: t("train.callback"))
+@option("--set", "fields", multiple=True, metavar="NAME.FIELD=VALUE", help=lambda: t("train.set"))
 @option("--activation-checkpointing", metavar="none|blocks|N", help=lambda: t("train.checkpointing"))
 @option("--run-dir", type=click.Path(path_type=Path), help=lambda: t("train.run_dir"))
 @option("--skip-bad", is_flag=True, help=lambda: t("train.skip_bad"))
@@ -66,6 +68,8 @@ def train(app: App, /, **given: Any) -> int:
     if given["name"] and given["model"] and given["name"] != given["model"]:
         raise UsageError(t("chat.two_models", first=given["name"], second=given["model"]))
     config = _from_file(app, name, given) if name.endswith(CONFIG_SUFFIXES) else _from_name(app, name, given)
+    if given["fields"]:
+        config = _with_fields(config, given["fields"])
     if given["lightweight"]:
         config = config.lightened()
     _resume_or_fresh(config.run_dir, given["resume"])
@@ -111,6 +115,17 @@ def _from_file(app: App, path: str, given: dict[str, Any]) -> TrainConfig:
     for remark in loaded.remarks:
         app.say(remark)
     return loaded.config
+
+
+def _with_fields(config: TrainConfig, options: Iterable[str]) -> TrainConfig:
+    """The same run with fields of the new model's layers set over the file's."""
+    from luna_kernel.model.fields import join_fields, parse_fields
+
+    fields = parse_fields(options)
+    if config.model is not None:
+        raise UsageError(t("train.set_old", model=config.model), hint=t("train.set_old.hint"))
+    new = config.new_model.model_copy(update={"configs": join_fields(config.new_model.configs, fields)})
+    return config.model_copy(update={"new_model": new})
 
 
 def _from_name(app: App, name: str, given: dict[str, Any]) -> TrainConfig:

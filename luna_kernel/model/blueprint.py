@@ -22,6 +22,7 @@ from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.dims import Dims
 from luna_kernel.plugins.registry import Component, Registry, suggest
 
+from .fields import node_with_fields, refuse_unused
 from .place import parse_place
 
 if TYPE_CHECKING:
@@ -171,35 +172,44 @@ class Blueprint:
             preset: `mini`, `tiny`, `small`, `base`.
             components: names, or `kind:name` where two kinds share a name; each goes to its declared `place`.
             place: {name: place} instead of the declared ones; a name that is not in `components` joins them.
-            configs: {name: fields} for the components' configurations.
+            configs: {name: fields} for the components' configurations, the preset's own layers too.
             dims: fields of `Dims` that differ from the preset's, such as `max_positions`.
 
         Raises:
-            UsageError: unknown preset, component or dimension; a bad place; two components that claim one slot.
+            UsageError: unknown preset, component or dimension; a bad place; two components that claim one slot; fields
+                for a component that is in no block.
+            ConfigError: an unknown field or a wrong value.
         """
         data = load_preset(preset)
         sizes = _dims({**data["dims"], **(dims or {}), "vocab_size": vocab_size})
         names = list(dict.fromkeys([*components, *(place or {})]))
         places, fields = dict(place or {}), dict(configs or {})
-        builder = _Builder(sizes, data)
+        own = {
+            kind: node_with_fields(registry.get(kind, data[kind]["name"]), dict(data[kind]), fields)
+            for kind in ("mixer", "ffn", "position")
+        }
+        builder = _Builder(sizes, own)
         for name in names:
             for component in find_components(registry, name):
                 where = places.get(name) or component.place
                 if where is None:
                     raise UsageError(t("place.none", component=name), hint=t("place.hint"))
-                builder.put(component, where, {"name": component.name, **component.default, **fields.get(name, {})})
-        return builder.build(preset, tie_embeddings=data["tie_embeddings"])
+                node = {"name": component.name, **component.default}
+                builder.put(component, where, node_with_fields(component, node, fields))
+        blueprint = builder.build(preset, tie_embeddings=data["tie_embeddings"])
+        refuse_unused(fields, blueprint)
+        return blueprint
 
 
 class _Builder:
     """Slots of a preset, filled by components one after the other."""
 
-    def __init__(self, dims: Dims, data: Mapping[str, Any]) -> None:
+    def __init__(self, dims: Dims, own: Mapping[str, Node]) -> None:
         self.dims = dims
-        self.position: Node = dict(data["position"])
+        self.position: Node = dict(own["position"])
         self.owner: dict[tuple[int, str], str] = {}
         self.slots: list[dict[str, Node]] = [
-            {"mixer": dict(data["mixer"]), "ffn": dict(data["ffn"])} for _ in range(dims.num_layers)
+            {"mixer": dict(own["mixer"]), "ffn": dict(own["ffn"])} for _ in range(dims.num_layers)
         ]
         self.modulators: list[list[Node]] = [[] for _ in range(dims.num_layers)]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -133,8 +134,14 @@ def validate(model: type[BaseModel], fields: Mapping[str, Any], *, where: str) -
         for item in error.errors(include_url=False):
             path = ".".join(str(part) for part in item["loc"])
             line = t("config.bad_field", place=where, field=path, reason=item["msg"])
+            if not path:  # fields that do not go together
+                line = f"{where}: {item.get('ctx', {}).get('error', item['msg'])}."
             if item["type"] == "extra_forbidden":
                 line = t("config.unknown_field", place=where, field=path) + suggest(path, model.model_fields)
+            elif item["type"] == "literal_error" and isinstance(item["input"], str):
+                values = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+                line = t("config.one_of", place=where, field=path, values=", ".join(values), value=item["input"])
+                line += suggest(item["input"], values)
             lines.append(line)
         raise ConfigError("\n".join(lines), hint=t("config.fields", fields=", ".join(model.model_fields))) from error
 

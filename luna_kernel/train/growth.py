@@ -75,8 +75,6 @@ def grow(run: TrainRun, request: GrowthRequest) -> Growth:
         UsageError: no such grower, or the model cannot be grown so.
         LunaError: the growth would change the output; the run is as it was.
     """
-    if run.config.adapter is not None:
-        raise UsageError(t("adapter.grown"), hint=t("adapter.grown.hint"))
     model, grown, growth = _prepare(run, request)
     _put(run, model, [*run.growths, growth], grown.births)
     owner = {
@@ -130,6 +128,8 @@ def rates(optimizers: Sequence[Optimizer]) -> list[list[float]]:
 
 def _prepare(run: TrainRun, request: GrowthRequest) -> tuple[Decoder, Grown, Growth]:
     """The larger model, compared with the one that is there, which is left as it is."""
+    if run.config.adapter is not None:
+        raise UsageError(t("adapter.grown"), hint=t("adapter.grown.hint"))
     registry = _registry(run)
     component = registry.get("grower", request.grower["name"], where="grower")
     config = component.make_config(request.grower, where="grower")

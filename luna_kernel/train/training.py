@@ -128,6 +128,10 @@ class _Training:
             if complaints:
                 raise UsageError("\n".join(map(str, complaints)))
         self._read_run_file()
+        if (
+            self.earlier is None and config.model is None
+        ):  # what is wrong with it is said before the tokenizer is trained
+            self._plan(config.vocab_size).table(self.plugins.registry)
         objective: Objective = self._make("objective", config.objective)
         tokenizer, model = self._tokenizer_and_model(objective)
         run = self._run(objective, tokenizer, model)
@@ -203,21 +207,24 @@ class _Training:
         return tokenizer, model
 
     def _new_model(self, tokenizer: Tokenizer) -> Decoder:
-        registry, new = self.plugins.registry, self.config.new_model
         if self.earlier is not None:
             blueprint = Blueprint.from_json(self.earlier["blueprint"])
         else:
-            blueprint = Blueprint.from_preset(
-                new.preset,
-                registry,
-                vocab_size=tokenizer.vocab_size,
-                components=new.components,
-                place=new.place,
-                configs=new.configs,
-                dims=new.dims,
-            )
+            blueprint = self._plan(tokenizer.vocab_size)
         torch.manual_seed(self.config.seed)
-        return Decoder(blueprint, registry)
+        return Decoder(blueprint, self.plugins.registry)
+
+    def _plan(self, vocab_size: int) -> Blueprint:
+        new = self.config.new_model
+        return Blueprint.from_preset(
+            new.preset,
+            self.plugins.registry,
+            vocab_size=vocab_size,
+            components=new.components,
+            place=new.place,
+            configs=new.configs,
+            dims=new.dims,
+        )
 
     # --- the run ------------------------------------------------------------------------------------------------------
 

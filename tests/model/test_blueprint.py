@@ -148,6 +148,30 @@ def test_a_ratio_leaves_every_nth_block_from_the_end(group, layers):
     assert layers - 1 not in expected.blocks
 
 
+@pytest.mark.parametrize(
+    ("ratio", "layers", "taken"),
+    [
+        ("1:7", 16, (0, 8)),
+        ("1:7", 12, (4,)),
+        ("7:1", 16, (*range(7), *range(8, 15))),
+        ("7:1", 12, (0, 1, 2, *range(4, 11))),
+        ("7:1", 8, tuple(range(7))),
+        ("1:7", 8, (0,)),
+    ],
+)
+def test_wide_ratios(ratio, layers, taken):
+    assert parse_place(ratio, layers).blocks == taken
+
+
+@settings(deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40))
+def test_a_ratio_counts_groups_from_the_end(taken, left, layers):
+    """Read from the last block on: `left` blocks stay, `taken` are taken, and so on."""
+    pattern = ([False] * left + [True] * taken) * layers
+    expected = tuple(block for block in range(layers) if pattern[layers - 1 - block])
+    assert parse_place(f"{taken}:{left}", layers).blocks == expected
+
+
 def test_place_names_the_wrapped_layer():
     assert parse_place("mixer of every 2nd block", 4) == Place((1, 3), "mixer")
 

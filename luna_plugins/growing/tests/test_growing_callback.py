@@ -1,5 +1,6 @@
 """The callback in real runs: when it grows, what it refuses, and that nothing is lost by stopping."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from luna_plugin_growing.config import GrowConfig
 
 from luna_kernel.base.errors import ConfigError, LunaError, UsageError
 from luna_kernel.model.checkpoint import open_model
+from luna_kernel.plugins import load_plugins
 from luna_kernel.train import run_state
 from luna_kernel.train.config import TrainConfig
 from luna_kernel.train.loop import train
@@ -42,6 +44,34 @@ def test_it_grows_on_a_plateau_and_then_waits(make_run, tmp_path):
     assert second >= first + 1 + 4
     assert run.model.dims.num_layers == 4
     assert [growth.difference for growth in run.growths] == [0, 0]
+
+
+def test_a_run_with_an_adapter_does_not_grow(make_model, plugins, store, tmp_path):
+    """Said before the first step, by the grower that is asked for; nothing is written over."""
+    pytest.importorskip("luna_plugin_lora")
+    from luna_kernel.data.tokenizer import Tokenizer
+    from luna_kernel.model.checkpoint import save_model
+
+    text = tmp_path / "t.txt"
+    text.write_text("O gato dorme no telhado da casa. " * 40, encoding="utf-8")
+    tokenizer = Tokenizer.train([text.read_text(encoding="utf-8")], 300)
+    plan = make_model().blueprint
+    dims = dataclasses.replace(plan.dims, vocab_size=tokenizer.vocab_size)
+    model = make_model(blueprint=dataclasses.replace(plan, dims=dims))
+    save_model(tmp_path / "m", model, plugins=plugins, tokenizer=tokenizer)
+    before = (tmp_path / "m" / "model.safetensors").read_bytes()
+    config = TrainConfig.model_validate(
+        {
+            "run_dir": tmp_path / "run", "train_data": (str(text),), "model": tmp_path / "m", "save_to": tmp_path / "m",
+            "objective": {"name": "lm"}, "valid_fraction": 0, "sequence_length": 16, "precision": "fp32",
+            "preflight": False, "adapter": {"name": "lora"}, "callbacks": BOTH, "max_steps": 4,
+        }
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="cannot grow") as caught:
+        train_model(config, plugins=load_plugins("growing,lora"))
+    assert "adapter" in (caught.value.hint or "")
+    assert not list((tmp_path / "run").glob("**/metrics.jsonl")), "before the first step"
+    assert (tmp_path / "m" / "model.safetensors").read_bytes() == before
 
 
 def test_it_does_not_grow_while_the_loss_falls_or_late(make_run, tmp_path):

@@ -32,8 +32,9 @@ def model(request):
     torch.manual_seed(0)
     registry = load_plugins().registry
     components, place = PAIRS[request.param]
+    configs = {name: CONFIGS[name] for name in components}
     blueprint = Blueprint.from_preset(
-        "tiny", registry, vocab_size=64, components=components, place=place, configs=CONFIGS, dims=SIZES
+        "tiny", registry, vocab_size=64, components=components, place=place, configs=configs, dims=SIZES
     )
     model = Decoder(blueprint, registry).eval()
     with torch.no_grad():

@@ -229,6 +229,51 @@ def test_the_verb_on_a_model_without_experts(tmp_path, plugins, trained):
         CliRunner().invoke(experts, [str(tmp_path / "dense")], obj=App(), catch_exceptions=False)
 
 
+def test_what_a_trained_head_hears_changes_the_choice(tmp_path, plugins):
+    """The head learns the labels of two kinds of text; then U is set by hand, and nobody gives an emotion: texts that
+    sound glad go to expert 0, sad ones to expert 3, and not where the head is silenced."""
+    words = {"alegria": "Que dia lindo, adorei!", "tristeza": "Chorei a noite toda."}
+    rows = [{"text": f"{n} {text}", "condition": {"emotion_label": {name: 1.0}}} for n in range(8)
+            for name, text in words.items()]  # fmt: skip
+    data = tmp_path / "rotulos.jsonl"
+    data.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    node = {**NODE, "top_k": 1, "router": {"name": "emotional", "rank": 4, "head": True, "head_weight": 1.0}}
+    config = TrainConfig.model_validate(
+        {
+            "run_dir": tmp_path / "run", "train_data": (str(data),), "vocab_size": 280, "precision": "fp32",
+            "max_steps": 60, "batch_size": 4, "sequence_length": 32, "valid_every": 0, "valid_fraction": 0.0,
+            "learning_rate": 0.01, "preflight": False, "objective": {"name": "lm"},
+            "new_model": {"preset": "mini", "dims": SIZES, "components": ["moe"], "configs": {"moe": node}},
+        }
+    )  # fmt: skip
+    opened = open_model(train_model(config, plugins=plugins).model_dir)
+    model, router = opened.model, opened.model.blocks[1].ffn.router
+
+    def share(text):
+        """Of the tokens, by expert; those after the first words, which tell nothing yet."""
+        ids = opened.tokenizer.encode(f"99 {text}")
+        chosen = []
+        hook = router.register_forward_hook(lambda _module, _inputs, routing: chosen.append(routing.experts))
+        with torch.no_grad():
+            model(torch.tensor([ids]))
+        hook.remove()
+        return torch.bincount(chosen[0][len(ids) // 2 :, 0], minlength=4) / (len(ids) - len(ids) // 2)
+
+    with torch.no_grad():
+        router.weight.zero_()
+        router.mood.zero_()
+        router.direct.zero_()
+        router.direct[0, EMOTIONS.index("alegria")] = router.direct[3, EMOTIONS.index("tristeza")] = 1
+        model.blocks[1].ffn.expert_bias.zero_()
+    glad, sad = share(words["alegria"]), share(words["tristeza"])
+    assert glad[0] > 0.9
+    assert sad[3] > 0.9
+    with torch.no_grad():
+        router.head.zero_()
+        router.head_bias.zero_()
+    assert torch.equal(share(words["alegria"]), share(words["tristeza"])), "a head that hears nothing moves nothing"
+
+
 # --- what a selection brings ------------------------------------------------------------------------------------------
 
 
