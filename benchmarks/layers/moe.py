@@ -6,13 +6,15 @@ Forward and backward of one layer, 8 experts of which 2 work on a token. `dense`
 work on a token. `plain MoE`: sort and group, written with ordinary operations. `Mixtral`: transformers' layer with each
 of its ways to run the experts (`batched_mm` copies weights per token: only where the copies fit into 1 GiB).
 `keeps`: what autograd keeps for the backward pass, parameters left out. `peak`: most bytes that were allocated in one
-forward and backward, as the profiler counts them.
+forward and backward, as the profiler counts them. As in `luna train`, memory that was freed is kept for the next step;
+with `--freed returned` it goes back to the system wherever the C library's defaults say so.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from moc import Dense, PlainMoE, mixtral
@@ -20,6 +22,7 @@ from side_by_side import print_table, rounds, saved_bytes
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from luna_kernel.base.freed_memory import keep_freed_memory
 from luna_kernel.contracts.layers import Context, Dims, Layer
 from luna_kernel.model.parts import make_parts
 from luna_kernel.plugins import load_plugins
@@ -113,12 +116,14 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, help="hidden width of one expert; default 3 d")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--freed", choices=["kept", "returned"], default="kept")
     parser.add_argument("--emotional", action="store_true", help="also with the emotional router")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    for d in args.d:
-        for tokens in args.tokens:
-            measure(args, d, tokens)
+    with keep_freed_memory() if args.freed == "kept" else nullcontext():
+        for d in args.d:
+            for tokens in args.tokens:
+                measure(args, d, tokens)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import torch
 from luna_kernel import __version__
 from luna_kernel.base import durable, integrity
 from luna_kernel.base.errors import UsageError
+from luna_kernel.base.freed_memory import keep_freed_memory
 from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.training import Callback, Objective, Schedule
 from luna_kernel.data.batches import Batches
@@ -105,7 +106,7 @@ def train_model(config: TrainConfig, *, plugins: Plugins, console: Console | Non
     console = console or QuietConsole()
     if config.threads:
         torch.set_num_threads(config.threads)
-    with durable.lock(config.run_dir / "lock"):
+    with durable.lock(config.run_dir / "lock"), keep_freed_memory():
         return _Training(config, plugins, console).go()
 
 

@@ -1,8 +1,12 @@
 """What the CPU backend proposes, and the facts that it goes by."""
 
+import mmap
+import tracemalloc
+
 import pytest
 import torch
 
+from luna_kernel.base import machine
 from luna_kernel.base.machine import memory_speed
 from luna_kernel.contracts.backends import ModelFacts
 from luna_kernel.model.checkpoint import save_model
@@ -68,6 +72,29 @@ def test_the_reason_has_the_figures():
 
 def test_memory_has_a_speed():
     assert 1e8 < memory_speed(1 << 20) < 1e13
+    assert memory_speed(1 << 50) is None, "more than there is"
+    assert machine.last_level_cache() is None or 1 << 15 <= machine.last_level_cache() <= 1 << 34
+
+
+def test_measuring_the_memory_takes_little_of_it_and_gives_it_back(monkeypatch):
+    """Twice the last-level cache, none of which is left."""
+    monkeypatch.setattr(machine, "last_level_cache", lambda: 8 << 20)
+    made = []
+
+    class Counted(mmap.mmap):
+        def __new__(cls, fileno, length):
+            made.append(super().__new__(cls, fileno, length))
+            return made[-1]
+
+    monkeypatch.setattr(machine.mmap, "mmap", Counted)
+    assert memory_speed() > 1e8
+    (one,) = made
+    assert one.closed
+    tracemalloc.start()
+    memory_speed()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20, "beside the buffer next to nothing"
 
 
 def test_facts_of_a_folder(model, kernel, tmp_path):
