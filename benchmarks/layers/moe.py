@@ -6,8 +6,9 @@ Forward and backward of one layer, 8 experts of which 2 work on a token. `dense`
 work on a token. `plain MoE`: sort and group, written with ordinary operations. `Mixtral`: transformers' layer with each
 of its ways to run the experts (`batched_mm` copies weights per token: only where the copies fit into 1 GiB).
 `keeps`: what autograd keeps for the backward pass, parameters left out. `peak`: most bytes that were allocated in one
-forward and backward, as the profiler counts them. As in `luna train`, memory that was freed is kept for the next step;
-with `--freed returned` it goes back to the system wherever the C library's defaults say so.
+forward and backward, as the profiler counts them. `products alone`: what no way
+to run the experts one by one can go below. As in `luna train`, memory that was freed is kept for the next step; with
+`--freed returned` it goes back to the system wherever the C library's defaults say so.
 """
 
 from __future__ import annotations
@@ -67,6 +68,26 @@ def peak_bytes(run: Callable[[], object]) -> int:
     return top
 
 
+def products(d: int, hidden: int, experts: int, pairs: int) -> Callable[[], None]:
+    """The six matrix products of each expert, three gradients among them, with an even load and nothing around them."""
+    rows = max(pairs // experts, 1)
+    w13, w2 = torch.randn(experts, 2 * hidden, d), torch.randn(experts, d, hidden)
+    grad_w13, grad_w2 = torch.zeros_like(w13), torch.zeros_like(w2)
+    x, inner, act = torch.randn(rows, d), torch.randn(rows, 2 * hidden), torch.randn(rows, hidden)
+    out = [torch.empty_like(tensor) for tensor in (x, inner, act)]
+
+    def run() -> None:
+        for expert in range(experts):
+            torch.mm(x, w13[expert].t(), out=out[1])
+            torch.mm(act, w2[expert].t(), out=out[0])
+            torch.mm(x, w2[expert], out=out[2])
+            torch.mm(x.t(), act, out=grad_w2[expert])
+            torch.mm(inner.t(), x, out=grad_w13[expert])
+            torch.mm(inner, w13[expert], out=out[0])
+
+    return run
+
+
 def measure(args: argparse.Namespace, d: int, tokens: int) -> None:
     """One table."""
     torch.manual_seed(0)
@@ -90,7 +111,9 @@ def measure(args: argparse.Namespace, d: int, tokens: int) -> None:
 
         return run
 
-    times = rounds({name: step(layer) for name, layer in layers.items()}, args.rounds, args.threads)
+    cases = {name: step(layer) for name, layer in layers.items()}
+    cases["products alone"] = products(d, args.hidden or 3 * d, args.experts, args.batch * tokens * args.top_k)
+    times = rounds(cases, args.rounds, args.threads)
     parameters = {p.untyped_storage().data_ptr() for layer in layers.values() for p in layer.parameters()}
     notes = {}
     for name, layer in layers.items():
