@@ -1,13 +1,15 @@
 """One model for texts of several domains: what knowing the domain is worth, and what a wrong one costs.
 
-    python benchmarks/layers/domains.py literatura=FOLDER programacao=FOLDER [--seeds 0,1,2] [--svg FILE] [--json FILE]
+    python benchmarks/layers/domains.py literatura=FOLDER programacao=FOLDER [--seeds 0,1,2]
+                                        [--svg FILE] [--output FILE]
 
 Each domain is a folder of .txt or .md files; the last twentieth of each file is held out, and from every domain the
 same number of pieces is taken. All models see the same pieces in the same order; a fifth of the pieces come without
 their domain, so that a model also learns to do without it. `plain` is never told, and its feed-forward layers are made
 wider until it has at least the parameters of the adapted models. Printed: bits per byte of held-out text of each
 domain, told the right domain, a wrong one and none; the median of the seeds, the lowest and the highest; then how the
-first seed's `domain_adapter` goes on from one opening in each domain.
+first seed's `domain_adapter` goes on from one opening in each domain. `--svg` draws by how much each domain raises or
+lowers each channel of each feed-forward layer there.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from drawing import draw_heat
+from drawing import draw_stripes
+from luna_plugin_hypernet.domain import DomainSpecificHyperAdapter
+from results import add_output, write_results
 
 from luna_kernel.chat.generators import LunaGenerator
 from luna_kernel.data.tokenizer import Tokenizer
@@ -139,11 +143,23 @@ def continued(opened: OpenedModel, told: str) -> str:
     return " ".join((OPENING + opened.tokenizer.decode(run.tokens)).split())
 
 
-def print_results(runs: list[dict[str, Any]], domains: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
-    """The table; gives the medians {case: {domain: {told: bits per byte}}}."""
+@torch.no_grad()
+def gains(opened: OpenedModel, domains: Sequence[str]) -> dict[str, list[float]]:
+    """{block and domain: γ of each channel (D,)} of a `domain_adapter` of the form film."""
+    names = list(LunaGenerator(opened).conditions[CONDITION])
+    adapters = [part.module for part in opened.model.parts if isinstance(part.module, DomainSpecificHyperAdapter)]
+    found = {}
+    for block, adapter in enumerate(adapters):
+        for told in domains:
+            h = adapter.network(adapter.embedding[names.index(told)])
+            found[f"block {block}, {told}"] = (adapter.form.scale * adapter.form.gain @ h).tolist()
+    return found
+
+
+def print_results(runs: list[dict[str, Any]], domains: Sequence[str]) -> None:
+    """The table."""
     heads = "".join(f"{head:>24}" for head in ("told right", "wrong", "none"))
     print(f"\nbits per byte of held-out text\n  {'':24}{'parameters':>11}  {'text':14}{heads}")
-    medians: dict[str, dict[str, dict[str, float]]] = {}
     for case in dict.fromkeys(run["case"] for run in runs):
         mine = [run for run in runs if run["case"] == case]
         for domain in domains:
@@ -153,10 +169,8 @@ def print_results(runs: list[dict[str, Any]], domains: Sequence[str]) -> dict[st
                 if not values:
                     cells.append("-")
                     continue
-                medians.setdefault(case, {}).setdefault(domain, {})[told] = statistics.median(values)
                 cells.append(f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})")
             print(f"  {case:24}{mine[0]['parameters']:11,}  {domain:14}" + "".join(f"{cell:>24}" for cell in cells))
-    return medians
 
 
 def main() -> None:
@@ -168,7 +182,7 @@ def main() -> None:
     parser.add_argument("--pieces", type=int, default=1500, help="of each domain, to learn from")
     parser.add_argument("--held", type=int, default=60, help="of each domain, held out")
     parser.add_argument("--svg", type=Path)
-    parser.add_argument("--json", type=Path)
+    add_output(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     domains = {name: Path(folder) for name, _, folder in (item.partition("=") for item in options.domains)}
@@ -180,7 +194,8 @@ def main() -> None:
         data, tokenizer = folder / "pieces.jsonl", folder / "tokenizer"
         write_data(data, train)
         Tokenizer.train((text for pieces in train.values() for text in pieces), 1024).save(tokenizer)
-        shown: list[str] = []
+        shown: dict[str, str] = {}
+        stripes: dict[str, list[float]] = {}
         for seed in map(int, options.seeds.split(",")):
             for case in CASES:
                 opened = trained(case, seed, options.steps, data, tokenizer, folder / f"{case}-{seed}")
@@ -188,20 +203,15 @@ def main() -> None:
                 runs.append({"case": case, "seed": seed, "parameters": size, "found": measure(opened, valid)})
                 print(json.dumps(runs[-1], ensure_ascii=False), flush=True)
                 if case == "domain_adapter" and not shown:
-                    shown = [f"  {told}: {continued(opened, told)}" for told in domains]
-    medians = print_results(runs, list(domains))
-    print("\nhow `domain_adapter` goes on:", *shown, sep="\n")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"runs": runs}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+                    shown = {told: continued(opened, told) for told in domains}
+                    stripes = gains(opened, list(domains))
+    print_results(runs, list(domains))
+    print("\nhow `domain_adapter` goes on:", *(f"  {told}: {text}" for told, text in shown.items()), sep="\n")
+    write_results(options, {"runs": runs, "goes_on": shown})
     if options.svg:
-        rows = [f"{case}: {domain}" for case in medians for domain in domains]
-        values = [
-            [medians[case][domain].get(told) for told in ("right", "none", "wrong")]
-            for case in medians
-            for domain in domains
-        ]
-        draw_heat(options.svg, "Bits per byte by what the model is told", rows, ["right", "none", "wrong"], values)
+        title = "What each domain does to each of the 96 channels"
+        across = "γ: 0 leaves a channel as it is"
+        draw_stripes(options.svg, title, across, list(stripes), list(stripes.values()))
 
 
 if __name__ == "__main__":

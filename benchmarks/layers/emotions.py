@@ -1,14 +1,16 @@
 """A router's head that hears emotions, trained on labelled sentences: what it hears, and what experts know of it.
 
-    python benchmarks/layers/emotions.py TEXTS [--seconds 90] [--steps 300] [--seeds 0,1,2] [--tune] [--svg FILE]
+    python benchmarks/layers/emotions.py TEXTS [--seconds 90] [--steps 60] [--seeds 0,1,2] [--tune] [--svg FILE]
+                                         [--output FILE]
 
 A small mixture of experts with the router `emotional`, `head: true`, first reads prose (TEXTS: .txt files or folders),
-then the sentences of `emocoes.jsonl`: 220 in Portuguese, 20 for each of the eleven dimensions, written for this. Of
-each dimension every fourth sentence was put aside before anything was tuned; `--tune` measures on the next one in
-each four instead, and leaves the held-out ones alone. Printed, of held-out sentences: how often the last block's head,
-on average over a sentence's tokens, finds the right one of eleven, beside a naive Bayes of words and halves of words
-that saw the same sentences; and the mutual information of the label and the expert, with what the head hears as the
-signal, with the head silent, and with shuffled labels.
+then the sentences of `emocoes.jsonl`: 220 in Portuguese, 20 for each of the eleven dimensions, written for this, told
+their emotion (half of them) and taught it (all). Of each dimension every fourth sentence was put aside before anything
+was tuned; `--tune` measures on the next one in each four instead, and leaves the held-out ones alone. Printed, of
+held-out sentences and for each block: how often the head, on average over a sentence's tokens, finds the right one of
+eleven, beside a naive Bayes of words and halves of words that saw the same sentences; and the mutual information of
+the label and the expert: with the emotion given, with what the head hears as the signal, with neither, and with
+shuffled labels.
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ from typing import Any
 import torch
 from drawing import draw_heat
 from luna_plugin_moe.emotions import EMOTIONS
-from luna_plugin_moe.report import LayerReport, foretell, report
+from luna_plugin_moe.report import foretell, report
 from prose import make_parser
+from results import write_results
 
 from luna_kernel.model.checkpoint import OpenedModel, open_model
 from luna_kernel.plugins import load_plugins
@@ -83,7 +86,10 @@ def trained(texts: Sequence[Path], train: Sequence[Row], seed: int, given: Any, 
     prose, labelled = folder / "prose.txt", folder / "labelled.jsonl"
     read = [file.read_text(encoding="utf-8", errors="replace")[:share] for file in files]
     prose.write_text("\n\n".join(read), encoding="utf-8")
-    rows = [{"text": text, "condition": {"emotion_label": name}} for text, name in train]
+    rows = [
+        {"text": text, "condition": {"emotion_label": name, **({"emotion": name} if index % 2 else {})}}
+        for index, (text, name) in enumerate(train)
+    ]
     labelled.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
     plugins = load_plugins("moe")
     shared = {"seed": seed, "precision": "fp32", "preflight": False, "checkpoint_every": 0, "valid_every": 0}
@@ -99,15 +105,24 @@ def trained(texts: Sequence[Path], train: Sequence[Row], seed: int, given: Any, 
     return open_model(result.model_dir, selection="moe")
 
 
-def measure(opened: OpenedModel, test: Sequence[Row]) -> tuple[LayerReport, list[list[float]]]:
-    """The last block's report, and what its head hears on average in the sentences of each emotion (C, C)."""
+def measure(opened: OpenedModel, test: Sequence[Row]) -> tuple[list[dict[str, float]], list[list[float]]]:
+    """Of each block the figures; and what the last head hears on average in the sentences of each emotion (C, C)."""
     assert opened.tokenizer is not None
     ids = [opened.tokenizer.encode(text) for text, _ in test]
-    last = report(opened.model, ids, labels=[{name: 1.0} for _, name in test])[-1]
+    labels = [{name: 1.0} for _, name in test]
+    blocks = []
+    for given, alone in zip(
+        report(opened.model, ids, emotions=labels), report(opened.model, ids, labels=labels), strict=True
+    ):
+        assert given.observed
+        assert alone.observed
+        assert alone.heard
+        figures = {"accuracy": alone.heard.accuracy, "given": given.observed.told, "heard": alone.observed.told}
+        blocks.append(figures | {"silent": alone.observed.untold, "shuffled": given.observed.shuffled})
     heard: dict[str, list[torch.Tensor]] = {name: [] for name in EMOTIONS}
     for row, (_, name) in zip(ids, test, strict=True):
-        heard[name].append(foretell(opened.model, row)[last.place])
-    return last, [torch.stack(heard[name]).mean(0).tolist() for name in EMOTIONS]
+        heard[name].append(list(foretell(opened.model, row).values())[-1])
+    return blocks, [torch.stack(heard[name]).mean(0).tolist() for name in EMOTIONS]
 
 
 def spread(values: Sequence[float], form: str) -> str:
@@ -119,31 +134,31 @@ def spread(values: Sequence[float], form: str) -> str:
 def main() -> None:
     """Run it."""
     parser = make_parser(__doc__ or "", seconds=90.0, learning_rate=1e-3, valid_samples=0)
-    parser.add_argument("--steps", type=int, default=300, help="on the labelled sentences")
+    parser.add_argument("--steps", type=int, default=60, help="on the labelled sentences")
     parser.add_argument("--tune", action="store_true", help="measure on the development sentences")
     parser.add_argument("--svg", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
     train, test = split(given.tune)
-    found: list[LayerReport] = []
+    found: list[list[dict[str, float]]] = []
     tables: list[list[list[float]]] = []
     for seed in map(int, given.seeds.split(",")):
         with tempfile.TemporaryDirectory() as folder:
-            last, table = measure(trained(given.texts, train, seed, given, Path(folder)), test)
-        found.append(last)
+            blocks, table = measure(trained(given.texts, train, seed, given, Path(folder)), test)
+        found.append(blocks)
         tables.append(table)
-        print(f"seed {seed}: {last.heard} {last.observed}", flush=True)
+        print(f"seed {seed}: {json.dumps(blocks)}", flush=True)
     print(f"\n{len(train)} sentences to learn from, {len(test)} to measure on; chance {1 / len(EMOTIONS):.0%}")
-    print(f"  the head      {spread([each.heard.accuracy for each in found if each.heard], '.0%')}")
-    print(f"  naive Bayes   {naive_bayes(train, test):.0%}")
-    print("mutual information of emotion and expert, nats, last block")
-    for name, key in (("the head speaks", "told"), ("the head is silent", "untold"), ("labels shuffled", "shuffled")):
-        print(f"  {name:20}{spread([getattr(each.observed, key) for each in found if each.observed], '.4f')}")
-    if given.json:
-        runs = [each.to_json() for each in found]
-        given.json.write_text(json.dumps({"runs": runs}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    print(f"the right emotion: naive Bayes {naive_bayes(train, test):.0%}; the heads of blocks 0, 1, …")
+    for block in range(len(found[0])):
+        print(f"  {spread([blocks[block]['accuracy'] for blocks in found], '.0%')}")
+    print("mutual information of emotion and expert, nats, by block")
+    for name in ("given", "heard", "silent", "shuffled"):
+        cells = [spread([blocks[block][name] for blocks in found], ".4f") for block in range(len(found[0]))]
+        print(f"  {name:10}" + "  ".join(cells))
+    write_results(given, {"naive_bayes": naive_bayes(train, test), "runs": found})
     if given.svg:
-        names = [name[:8] for name in EMOTIONS]
+        names = [name if len(name) < 9 else f"{name[:7]}." for name in EMOTIONS]
         title = "What the head hears (across) in sentences of each emotion (down)"
         draw_heat(given.svg, title, EMOTIONS, names, tables[0])
 

@@ -1,18 +1,19 @@
 """A model that grows beside the large one trained from the start, at equal seconds, on prose.
 
-    python benchmarks/layers/growing.py TEXTS [--seconds 20] [--seeds 0,1,2] [--contenders …] [--json FILE]
+    python benchmarks/layers/growing.py TEXTS [--seconds 20] [--seeds 0,1,2] [--contenders …]
+                                        [--svg FILE] [--output FILE]
 
 TEXTS: .txt files or folders of them; the last twentieth of each file is held out. Every contender has the same budget
 of the processor's seconds of its one thread (measuring left out), the same batches, learning rate and schedule
 (warm-up, level, down in the last fifth), and ends with the large model's shape, but for `small`, which stays small.
 Contenders take turns seed by seed. Printed: bits per byte of held-out text at eighths of the budget, and the ratio to
-`large` at the end, seed by seed, its median, lowest and highest.
+`large` at the end, seed by seed, its median, lowest and highest. `--svg` draws the curves and, dashed, the moment of
+growth.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from collections.abc import Mapping
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from drawing import draw_lines
 from prose import Prose, Timed, make_parser, make_run, read_prose
+from results import write_results
 
 from luna_kernel.contracts.training import Callback
 from luna_kernel.model.blueprint import Blueprint
@@ -53,11 +56,13 @@ class Watch(Callback):
         super().__init__()
         self.grower, self.share = grower, share
         self.curve: list[float] = []
+        self.grown_at: float | None = None
 
     def step_end(self, run: TrainRun, metrics: Mapping[str, float]) -> None:
         """Between steps."""
         if self.grower is not None and run.progress >= self.share:
             run.ask_growth(GrowthRequest(self.grower, warmup_steps=10))
+            self.grown_at = run.progress
             self.grower = None
         if run.progress >= (len(self.curve) + 1) / POINTS:
             assert isinstance(run, Timed)
@@ -82,6 +87,7 @@ def run_one(
     return {
         "curve": [*watch.curve[: POINTS - 1], end],
         "steps": run.step,
+        "grown_at": watch.grown_at,
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "growths": [growth.to_json() for growth in run.growths],
     }
@@ -107,11 +113,24 @@ def print_results(results: Mapping[str, list[dict[str, Any]]], seconds: float) -
         print(f"  {name:{width}}  {ratio}  {steps:.0f} steps, {size}{after}")
 
 
+def draw(results: Mapping[str, list[dict[str, Any]]], seconds: float, path: Path) -> None:
+    """The curves, medians of the seeds, and when the first of them grew."""
+    lines = {
+        name: [(seconds * (i + 1) / POINTS, statistics.median(run["curve"][i] for run in runs)) for i in range(POINTS)]
+        for name, runs in results.items()
+    }
+    moments = [run["grown_at"] for runs in results.values() for run in runs if run["grown_at"] is not None]
+    marks = {"growth": seconds * min(moments)} if moments else {}
+    title = "Growing while learning: held-out text"
+    draw_lines(path, title, "seconds of one thread", "bits per byte", lines, log=(False, False), marks=marks)
+
+
 def main() -> None:
     """Run it."""
     parser = make_parser(__doc__ or "", seconds=20.0, learning_rate=3e-3, valid_samples=160)
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--grow-at", type=float, default=0.4, help="share of the budget after which to grow")
+    parser.add_argument("--svg", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
     plugins = load_plugins("growing")
@@ -127,8 +146,9 @@ def main() -> None:
                 results[contender].append(found)
                 print(f"seed {seed}  {contender:8} {found['curve'][-1]:.4f}  {found['steps']} steps", flush=True)
     print_results(results, given.seconds)
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=2), encoding="utf-8")
+    if given.svg:
+        draw(results, given.seconds, given.svg)
+    write_results(given, {"contenders": results})
 
 
 if __name__ == "__main__":

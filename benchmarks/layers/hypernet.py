@@ -7,7 +7,7 @@ Answers: 20 words that mean one thing in law and another in computing, one quest
 trained by `luna_kernel.train` on the same 40 dialogues and asked through a chat session, without sampling. `plain`
 is not told the domain and is given the parameters of the largest adapter as feed-forward width; `plain, told in
 words` reads the domain in the system message. Exact answers are counted with the right domain, the wrong one
-(against the right one's answer), and none (against either).
+(against the right one's answer), and none (against either). `--output FILE` writes the figures of either as JSON.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from results import add_output, write_results
 from side_by_side import print_table, rounds
 
 from luna_kernel.chat.generators import LunaGenerator
@@ -122,8 +123,9 @@ def exact(generator: LunaGenerator, case: str) -> dict[str, float]:
     return {name: count / (2 * len(MEANINGS)) for name, count in counts.items()}
 
 
-def answers(seeds: int, steps: int) -> None:
+def answers(seeds: int, steps: int) -> dict[str, Any]:
     """Train and ask."""
+    runs = []
     print(f"{len(MEANINGS)} questions, {seeds} seeds, {steps} steps; median (lowest to highest) share of exact answers")
     print(f"  {'':26}{'parameters':>10}  {'right domain':>20}  {'wrong domain':>20}  {'no domain, either':>20}")
     for case in CASES:
@@ -132,14 +134,16 @@ def answers(seeds: int, steps: int) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 generator = trained(case, seed, steps, Path(folder))
                 found.append(exact(generator, case))
+        runs += [{"case": case, "seed": seed, **item} for seed, item in enumerate(found)]
         cells = []
         for name in ("right", "wrong", "none"):
             values = [item[name] for item in found]
             cells.append(f"{statistics.median(values):.0%} ({min(values):.0%} to {max(values):.0%})")
         print(f"  {case:26}{generator.num_parameters:10,}  " + "  ".join(f"{cell:>20}" for cell in cells), flush=True)
+    return {"runs": runs}
 
 
-def cost(d: int, tokens: int, batch: int, count: int) -> None:
+def cost(d: int, tokens: int, batch: int, count: int) -> dict[str, Any]:
     """Forward and backward of a SwiGLU layer, alone and with each adapter; a condition per row, and per token."""
     dims = Dims(64, d, 8, 8, 8, d // 8, round(8 * d / 3 / 64) * 64, tokens)
     registry = load_plugins("hypernet").registry
@@ -162,7 +166,7 @@ def cost(d: int, tokens: int, batch: int, count: int) -> None:
         (y.square().mean() + sum(ctx.losses.values())).backward()
 
     cases: dict[str, Any] = {"swiglu": lambda: step(None, rows)}
-    extra = {"swiglu": f"{ffn.flops_per_token(tokens) / 1e6:.2f} MFLOP"}
+    notes = {"swiglu": {"MFLOP": ffn.flops_per_token(tokens) / 1e6}}
     for name, fields in (
         ("hyper_adapter", {"form": "low_rank"}),
         ("hyper_adapter", {"form": "bases"}),
@@ -176,8 +180,9 @@ def cost(d: int, tokens: int, batch: int, count: int) -> None:
                 continue
             title = f"{name} {' '.join(fields.values())}{how}"
             cases[title] = lambda adapter=adapter, condition=condition: step(adapter, condition)
-            extra[title] = f"+{adapter.flops_per_token(tokens) / 1e6:.3f} MFLOP at most"
-    print_table(f"D {d}, T {tokens}, B {batch}, float32, one thread", rounds(cases, count, 1), "swiglu", extra)
+            notes[title] = {"MFLOP more, at most": adapter.flops_per_token(tokens) / 1e6}
+    title = f"D {d}, T {tokens}, B {batch}, float32, one thread"
+    return {"tables": [print_table(title, rounds(cases, count, 1), "swiglu", notes)]}
 
 
 def main() -> None:
@@ -190,12 +195,13 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
+    add_output(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.cost:
-        cost(options.d, options.tokens, options.batch, options.rounds)
+        write_results(options, cost(options.d, options.tokens, options.batch, options.rounds))
     else:
-        answers(options.seeds, options.steps)
+        write_results(options, answers(options.seeds, options.steps))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import torch
 from drawing import draw_lines
 from luna_plugin_ssm.config import StateSpaceConfig
 from luna_plugin_ssm.layer import StateSpace
+from results import add_output, write_results
 from torch import Tensor, nn
 
 from luna_kernel.contracts.layers import Context, Dims
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--d", type=int, default=128)
     parser.add_argument("--texts", type=int, default=2)
     parser.add_argument("--svg", type=Path, help="draw it into this file")
+    add_output(parser)
     args = parser.parse_args()
     dims = Dims(0, args.d, 1, 1, 1, args.d, 3 * args.d, DISTANCES[-1])
     own = StateSpaceConfig()
@@ -81,6 +83,7 @@ def main() -> None:
     print(f"  {'n':>6}  " + "  ".join(f"{name:>24}" for name in lines))
     for row in zip(*lines.values(), strict=True):
         print(f"  {row[0][0]:6}  " + "  ".join(f"{level:24.2e}" for _, level in row))
+    write_results(args, {"change": {name: {str(n): level for n, level in line} for name, line in lines.items()}})
     if args.svg:
         draw_lines(args.svg, "Memory at birth", "tokens after the change", "change of the output", lines, floor=1e-9)
 

@@ -1,6 +1,6 @@
 """The collaborative experts beside a dense layer of the same active size, a plain sparse mixture, and others' code.
 
-    python benchmarks/layers/moc.py --d 512 --tokens 1024 --batch 4 --threads 1
+    python benchmarks/layers/moc.py --d 512 --tokens 1024 --batch 4 --threads 1 [--output FILE]
 
 Forward and backward of one layer. `dense`: SwiGLU as wide as the experts that work on a token. `plain MoE`: sort and
 group, written with ordinary operations. `Mixtral`: transformers' layer, where it is installed. `straightforward MoC`:
@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from luna_plugin_moc.layer import CollaborativeExperts
-from side_by_side import peak_bytes, print_table, rounds, saved_bytes
+from results import add_output, write_results
+from side_by_side import Notes, peak_bytes, print_table, rounds, saved_bytes
 from torch import Tensor, nn
 
 from luna_kernel.contracts.layers import Context, Dims
@@ -167,9 +169,12 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="also the full context and the straightforward form (slow)")
     parser.add_argument("--only", nargs="+", help="only cases whose names hold one of these words")
     parser.add_argument("--memory", action="store_true", help="also what is kept for the backward pass, and the peak")
+    add_output(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    tables: list[dict[str, Any]] = []
+    shares: dict[str, float] = {}
     layers = cases(args)
     x = torch.randn(args.batch, args.tokens, args.d)
     positions = torch.arange(args.tokens).expand(args.batch, -1)
@@ -193,39 +198,40 @@ def main() -> None:
 
             return run
 
-        notes = {
-            key: f"{layer.flops_per_token(args.tokens) / 1e6:.2f} MFLOP per token forward"
+        notes: Notes = {
+            key: {"MFLOP per token forward": layer.flops_per_token(args.tokens) / 1e6}
             for key, layer in layers.items()
             if isinstance(layer, CollaborativeExperts)
         }
-        print(f"\n{name}, d {args.d}, T {args.tokens}, B {args.batch}, {args.threads} thread(s), forward + backward")
+        title = f"{name}, d {args.d}, T {args.tokens}, B {args.batch}, {args.threads} thread(s), forward + backward"
+        if args.memory:
+            for key, sizes in measure_memory(layers, forward, step).items():
+                notes[key] = notes.get(key, {}) | sizes
         if args.rounds:
             times = rounds({key: step(layer) for key, layer in layers.items()}, args.rounds, args.threads)
-            for base in ("dense", "moc none+sum", STRAIGHTFORWARD):
-                if base in times:
-                    print_table(f"against {base}", times, base, notes)
-                    notes = {}
+            for base in filter(times.__contains__, ("dense", "moc none+sum", STRAIGHTFORWARD)):
+                tables.append(print_table(f"{title}, against {base}", times, base, notes))
+                notes = {}  # once is enough
         if args.full:
             share = experts_share(args.d, args.hidden or 3 * args.d, args.experts, args.top_k)
+            shares[STRAIGHTFORWARD] = share
             print(f"\nall experts, forward and backward, are {share:.3f} of the operations of the {STRAIGHTFORWARD}")
-        if args.memory:
-            print_memory(layers, forward, step)
+    write_results(args, {"tables": tables, "share_of_operations_of_all_experts": shares})
 
 
-def print_memory(
+def measure_memory(
     layers: dict[str, nn.Module],
     forward: Callable[[nn.Module], Tensor],
     step: Callable[[nn.Module], Callable[[], None]],
-) -> None:
+) -> Notes:
     """What autograd keeps for the backward pass, and by how much the process grows at most."""
     parameters = {p.untyped_storage().data_ptr() for layer in layers.values() for p in layer.parameters()}
-    print("\nmemory")
+    sizes: Notes = {}
     for key, layer in layers.items():
         kept = saved_bytes(lambda layer=layer: forward(layer), parameters) / 2**20
         step(layer)()  # the gradients of the weights are there before and after
-        print(
-            f"  {key:{max(map(len, layers))}}  keeps {kept:7.1f} MiB, peak {peak_bytes(step(layer)) / 2**20:7.1f} MiB"
-        )
+        sizes[key] = {"MiB kept": kept, "MiB peak": peak_bytes(step(layer)) / 2**20}
+    return sizes
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The mixture of experts beside a dense layer of the same active size, a plain sort-and-group, and transformers'.
 
-    python benchmarks/layers/moe.py --d 256 512 --tokens 256 1024 4096 --batch 1
+    python benchmarks/layers/moe.py --d 256 512 --tokens 256 1024 4096 --batch 1 [--output FILE]
 
 Forward and backward of one layer, 8 experts of which 2 work on a token. `dense`: SwiGLU as wide as the experts that
 work on a token. `plain MoE`: sort and group, written with ordinary operations. `Mixtral`: transformers' layer with each
@@ -16,10 +16,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from moc import Dense, PlainMoE, mixtral
-from side_by_side import print_table, rounds, saved_bytes
+from results import add_output, write_results
+from side_by_side import Notes, print_table, rounds, saved_bytes
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -88,8 +90,8 @@ def products(d: int, hidden: int, experts: int, pairs: int) -> Callable[[], None
     return run
 
 
-def measure(args: argparse.Namespace, d: int, tokens: int) -> None:
-    """One table."""
+def measure(args: argparse.Namespace, d: int, tokens: int) -> list[dict[str, Any]]:
+    """One table, and one of the mixture against the fastest of transformers' layers."""
     torch.manual_seed(0)
     layers = layers_for(args, d, args.batch * tokens * args.top_k)
     x = torch.randn(args.batch, tokens, d)
@@ -115,17 +117,18 @@ def measure(args: argparse.Namespace, d: int, tokens: int) -> None:
     cases["products alone"] = products(d, args.hidden or 3 * d, args.experts, args.batch * tokens * args.top_k)
     times = rounds(cases, args.rounds, args.threads)
     parameters = {p.untyped_storage().data_ptr() for layer in layers.values() for p in layer.parameters()}
-    notes = {}
+    notes: Notes = {}
     for name, layer in layers.items():
         kept = saved_bytes(lambda layer=layer: forward(layer), parameters) / 2**20
         layer.zero_grad()
-        notes[name] = f"keeps {kept:7.1f} MiB, peak {peak_bytes(step(layer)) / 2**20:7.1f} MiB"
+        notes[name] = {"MiB kept": kept, "MiB peak": peak_bytes(step(layer)) / 2**20}
     title = f"float32, d {d}, {args.batch} x {tokens} tokens, {args.threads} thread(s), forward + backward"
-    print_table(title + ", against dense", times, "dense", notes)
+    tables = [print_table(title + ", against dense", times, "dense", notes)]
     others = {name: times[name] for name in times if name.startswith("Mixtral")}
     if others:
         best = min(others, key=lambda name: sorted(others[name])[len(others[name]) // 2])
-        print_table(f"the mixture against {best}", {best: times[best], "moe": times["moe"]}, best)
+        tables.append(print_table(f"the mixture against {best}", {best: times[best], "moe": times["moe"]}, best))
+    return tables
 
 
 def main() -> None:
@@ -141,12 +144,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--freed", choices=["kept", "returned"], default="kept")
     parser.add_argument("--emotional", action="store_true", help="also with the emotional router")
+    add_output(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with keep_freed_memory() if args.freed == "kept" else nullcontext():
-        for d in args.d:
-            for tokens in args.tokens:
-                measure(args, d, tokens)
+        tables = [table for d in args.d for tokens in args.tokens for table in measure(args, d, tokens)]
+    write_results(args, {"tables": tables})
 
 
 if __name__ == "__main__":

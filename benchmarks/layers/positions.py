@@ -1,18 +1,19 @@
 """Attention under each position scheme, beside rotary positions.
 
-    python benchmarks/layers/positions.py --d 256 --tokens 1024 --batch 2
-    python benchmarks/layers/positions.py --decode
+    python benchmarks/layers/positions.py --d 256 --tokens 1024 --batch 2 [--output FILE]
 
-Forward and backward of one attention layer, the position's own work included, A B A B in one run. `--decode`: a token
-after 1,024 others. What a whole model computes once for all layers is here computed for one.
+Forward and backward of one attention layer, the position's own work included, A B A B in one run; then a token after
+`--tokens` others. What a whole model computes once for all layers is here computed for one.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from results import add_output, write_results
 from side_by_side import print_table, rounds, saved_bytes
 from torch import Tensor
 
@@ -34,7 +35,7 @@ def make(args: argparse.Namespace) -> tuple[Attention, dict[str, Position], Tens
     return Attention(AttentionConfig(), dims), schemes, torch.randint(0, 512, (args.batch, args.tokens))
 
 
-def train(args: argparse.Namespace) -> None:
+def train(args: argparse.Namespace) -> dict[str, Any]:
     """Forward and backward."""
     attention, schemes, tokens = make(args)
     x = torch.randn(*tokens.shape, args.d)
@@ -50,13 +51,13 @@ def train(args: argparse.Namespace) -> None:
 
     weights = {p.untyped_storage().data_ptr() for s in (attention, *schemes.values()) for p in s.parameters()}
     kept = {name: saved_bytes(lambda s=s: forward(s), weights) / 2**20 for name, s in schemes.items()}
-    notes = {name: f"{size:8.1f} MiB kept" for name, size in kept.items()}
+    notes = {name: {"MiB kept": size} for name, size in kept.items()}
     times = rounds({name: step(scheme) for name, scheme in schemes.items()}, args.rounds, args.threads)
-    print_table(f"B {args.batch}, T {args.tokens}, D {args.d}, fp32, forward and backward", times, "rope", notes)
+    return print_table(f"B {args.batch}, T {args.tokens}, D {args.d}, fp32, forward and backward", times, "rope", notes)
 
 
 @torch.no_grad()
-def decode(args: argparse.Namespace) -> None:
+def decode(args: argparse.Namespace) -> dict[str, Any]:
     """One token with a cache."""
     attention, schemes, tokens = make(args)
     x = torch.randn(*tokens.shape, args.d)
@@ -78,7 +79,7 @@ def decode(args: argparse.Namespace) -> None:
         return run
 
     times = rounds({name: steps(scheme) for name, scheme in schemes.items()}, args.rounds, args.threads)
-    print_table(f"B {args.batch}, D {args.d}, fp32, 32 tokens after {args.tokens}", times, "rope")
+    return print_table(f"B {args.batch}, D {args.d}, fp32, 32 tokens after {args.tokens}", times, "rope")
 
 
 def main() -> None:
@@ -86,11 +87,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in (("d", 256), ("tokens", 1024), ("batch", 2), ("rounds", 5), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--decode", action="store_true")
+    add_output(parser)
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
-    (decode if args.decode else train)(args)
+    write_results(args, {"tables": [train(args), decode(args)]})
 
 
 if __name__ == "__main__":

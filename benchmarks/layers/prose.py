@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from results import add_output
 
 from luna_kernel.contracts.training import Callback
 from luna_kernel.data.batches import Batches
@@ -115,5 +116,5 @@ def make_parser(
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--learning-rate", type=float, default=learning_rate)
     parser.add_argument("--valid-samples", type=int, default=valid_samples)
-    parser.add_argument("--json", type=Path)
+    add_output(parser)
     return parser

@@ -1,6 +1,6 @@
 """What each layer is worth: models of about 2 M active parameters on prose, against tokens, operations and seconds.
 
-    python benchmarks/layers/quality.py TEXTS [--seconds 90] [--seeds 0,1,2] [--json FILE] [--figures FOLDER]
+    python benchmarks/layers/quality.py TEXTS [--seconds 90] [--seeds 0,1,2] [--output FILE] [--figures FOLDER]
     python benchmarks/layers/quality.py --from FILE [FILE …] --figures FOLDER
 
 All models have 4 blocks of width 192 and differ in one thing, named in `CONTENDERS`. They see the same batches in the
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from drawing import draw_lines
 from prose import Prose, Timed, make_parser, make_run, read_prose
+from results import write_results
 
 from luna_kernel.contracts.training import Callback
 from luna_kernel.model.blueprint import Blueprint
@@ -130,14 +131,17 @@ def draw(runs: list[dict[str, Any]], folder: Path) -> None:
 def main() -> None:
     """Run it."""
     parser = make_parser(__doc__ or "", seconds=90.0, learning_rate=3e-3, valid_samples=64)
-    parser.add_argument("--from", dest="earlier", action="store_true", help="TEXTS are files that --json wrote")
+    parser.add_argument("--from", dest="earlier", action="store_true", help="TEXTS are files that --output wrote")
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--figures", type=Path)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--optimizer", default="muon", choices=["muon", "adamw"])
     given = parser.parse_args()
     if given.earlier:
-        runs = [run for file in given.texts for run in json.loads(file.read_text(encoding="utf-8"))["runs"]]
+        parts = [json.loads(file.read_text(encoding="utf-8")) for file in given.texts]
+        runs = [run for part in parts for run in part["runs"]]
+        given.seconds = parts[0]["options"]["seconds"]
+        given.seeds = ",".join(map(str, sorted({run["seed"] for run in runs})))
     else:
         torch.set_num_threads(1)
         runs = []
@@ -154,9 +158,7 @@ def main() -> None:
                     text = f"{last['bits_per_byte']:.4f}  {last['tokens']:,.0f} tokens  {last['seconds']:.1f} s"
                     print(f"seed {seed}  {contender:14} {text}", flush=True)
     print_results(runs)
-    if given.json:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps({"torch": torch.__version__, "runs": runs}, indent=1), encoding="utf-8")
+    write_results(given, {"runs": runs})
     if given.figures:
         draw(runs, given.figures)
 

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,18 +30,25 @@ def rounds(cases: Mapping[str, Callable[[], object]], count: int, threads: int) 
     return times
 
 
-def print_table(
-    title: str, times: Mapping[str, list[float]], base: str, extra: Mapping[str, str] | None = None
-) -> None:
-    """Median seconds, and the ratio to `base` round by round: median, lowest and highest."""
+Notes = dict[str, dict[str, float]]
+"""Of each case other figures, by their units."""
+
+
+def print_table(title: str, times: Mapping[str, list[float]], base: str, notes: Notes | None = None) -> dict[str, Any]:
+    """Median milliseconds, and the ratio to `base` round by round: median, lowest and highest; given back too."""
     print(f"\n{title}")
     width = max(map(len, times))
+    rows: dict[str, dict[str, float]] = {}
     for name, values in times.items():
         ratios = [a / b for a, b in zip(values, times[base], strict=True)]
+        more = (notes or {}).get(name, {})
+        row = {"ms": statistics.median(values) * 1e3, "ratio": statistics.median(ratios)}
+        rows[name] = row | {"lowest": min(ratios), "highest": max(ratios)} | more
         print(
-            f"  {name:{width}}  {statistics.median(values) * 1e3:9.1f} ms   x{statistics.median(ratios):6.3f}"
-            f"  ({min(ratios):.3f} to {max(ratios):.3f})  {(extra or {}).get(name, '')}"
+            f"  {name:{width}}  {row['ms']:9.1f} ms   x{row['ratio']:6.3f}  ({min(ratios):.3f} to {max(ratios):.3f})  "
+            + ", ".join(f"{value:8.3f} {unit}" for unit, value in more.items())
         )
+    return {"title": title, "base": base, "rows": rows}
 
 
 def saved_bytes(run: Callable[[], Tensor], parameters: set[int]) -> int:

@@ -1,14 +1,14 @@
 """The state-space mixer and the hybrid beside causal attention and others' code.
 
-    python benchmarks/layers/ssm.py --d 512 --tokens 1024 --batch 4 --threads 1
-    python benchmarks/layers/ssm.py --d 512 --tokens 8192 --batch 1 --threads 1
+    python benchmarks/layers/ssm.py --d 256 512 --tokens 1024 --batch 4 --threads 1
+    python benchmarks/layers/ssm.py --d 256 512 --tokens 8192 --batch 1 --threads 1
     python benchmarks/layers/ssm.py --d 256 --growth --svg docs/figures/ssm-growth.svg
     python benchmarks/layers/ssm.py --decode
 
 Forward and backward of one layer; `attention` is the kernel's own, with rotary positions. `Mamba2`: transformers' layer
 of the same sizes on its path without CUDA kernels, where transformers is installed, with our chunk and with its own;
 `matrices alone`: what both spend in the two projections. `--growth`: time per token up to 65,536 tokens. `--decode`:
-seconds per token after short and long texts.
+seconds per token after short and long texts. `--output FILE` writes the figures of any of these as JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import argparse
 import statistics
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,8 @@ from drawing import draw_lines
 from luna_plugin_ssm.config import HybridConfig, StateSpaceConfig
 from luna_plugin_ssm.hybrid import Hybrid
 from luna_plugin_ssm.layer import StateSpace
-from side_by_side import print_table, rounds, saved_bytes
+from results import add_output, write_results
+from side_by_side import Notes, print_table, rounds, saved_bytes
 from torch import Tensor, nn
 
 from luna_kernel.contracts.layers import Context, Dims, Layer
@@ -84,10 +86,11 @@ def make_layers(d: int, tokens: int, chunk: int, peers: bool) -> tuple[dict[str,
     return layers, RotaryPosition(RotaryConfig(), dims)
 
 
-def compare(args: argparse.Namespace) -> None:
+def compare(args: argparse.Namespace, d: int) -> list[dict[str, Any]]:
     """Forward and backward."""
-    layers, position = make_layers(args.d, args.tokens, args.chunk, not args.no_peers)
-    x = torch.randn(args.batch, args.tokens, args.d)
+    tables = []
+    layers, position = make_layers(d, args.tokens, args.chunk, not args.no_peers)
+    x = torch.randn(args.batch, args.tokens, d)
     positions = torch.arange(args.tokens).expand(args.batch, -1)
     for name, low in (("fp32", False), ("bf16", True)):
         if args.dtype not in (name, "both"):
@@ -109,46 +112,48 @@ def compare(args: argparse.Namespace) -> None:
 
         times = rounds({key: step(layer) for key, layer in layers.items()}, args.rounds, args.threads)
         parameters = {p.untyped_storage().data_ptr() for layer in layers.values() for p in layer.parameters()}
-        notes = {}
+        notes: Notes = {}
         for key, layer in layers.items():
-            notes[key] = f"keeps {saved_bytes(lambda layer=layer: forward(layer), parameters) / 2**20:7.1f} MiB"
+            notes[key] = {"MiB kept": saved_bytes(lambda layer=layer: forward(layer), parameters) / 2**20}
             if isinstance(layer, Layer):
-                notes[key] += f", {layer.flops_per_token(args.tokens) / 1e6:.2f} MFLOP per token forward"
-        title = f"{name}, d {args.d}, T {args.tokens}, B {args.batch}, {args.threads} thread(s), forward + backward"
-        print_table(title + ", against attention", times, "attention", notes)
+                notes[key]["MFLOP per token forward"] = layer.flops_per_token(args.tokens) / 1e6
+        title = f"{name}, d {d}, T {args.tokens}, B {args.batch}, {args.threads} thread(s), forward + backward"
+        tables.append(print_table(title + ", against attention", times, "attention", notes))
+    return tables
 
 
-def growth(args: argparse.Namespace) -> None:
+def growth(args: argparse.Namespace, d: int) -> list[dict[str, Any]]:
     """Forward and backward of one text of growing length."""
     lengths = {"ssm": (1024, 4096, 16384, 65536), "attention": (1024, 2048, 4096, 8192)}
-    layers, position = make_layers(args.d, 65536, args.chunk, peers=False)
-    lines = {}
+    layers, position = make_layers(d, 65536, args.chunk, peers=False)
+    lines, tables = {}, []
     for key, numbers in lengths.items():
         cases: dict[str, Callable[[], object]] = {}
         for length in numbers:
 
             def run(layer: nn.Module = layers[key], length: int = length) -> None:
                 layer.zero_grad()
-                x = torch.randn(1, length, args.d, requires_grad=True)
+                x = torch.randn(1, length, d, requires_grad=True)
                 layer(x, Context(torch.arange(length)[None], position=position)).square().mean().backward()
 
             cases[f"{length:6} tokens"] = run
         times = rounds(cases, args.rounds, args.threads)
-        print_table(
-            f"{key}, fp32, d {args.d}, B 1, {args.threads} thread(s), forward + backward", times, "  1024 tokens"
-        )
+        title = f"{key}, fp32, d {d}, B 1, {args.threads} thread(s), forward + backward"
+        tables.append(print_table(title, times, "  1024 tokens"))
         medians = [statistics.median(values) for values in times.values()]
         lines[key] = [(n, seconds / n * 1e6) for n, seconds in zip(numbers, medians, strict=True)]
+        tables[-1]["microseconds per token"] = {str(n): each for n, each in lines[key]}
         print("  microseconds per token: " + ", ".join(f"{n}: {each:.1f}" for n, each in lines[key]))
     if args.svg:
         draw_lines(args.svg, "Forward and backward, per token", "tokens of the text", "microseconds", lines)
+    return tables
 
 
 @torch.no_grad()
-def decode(args: argparse.Namespace) -> None:
+def decode(args: argparse.Namespace, d: int) -> list[dict[str, Any]]:
     """Seconds per decoded token after a text of each length."""
-    lengths = (1024, 65536)
-    layers, position = make_layers(args.d, max(lengths) + 1024, args.chunk, peers=False)
+    lengths, tables = (1024, 65536), []
+    layers, position = make_layers(d, max(lengths) + 1024, args.chunk, peers=False)
     for key, count in (("ssm", 100), ("attention", 5)):
         layer, cases = layers[key], dict[str, Callable[[], object]]()
         assert isinstance(layer, Layer)
@@ -159,8 +164,8 @@ def decode(args: argparse.Namespace) -> None:
                 if key == "attention":  # what the keys are does not matter here, and making them takes minutes
                     state.append(*torch.randn(2, 1, layer.num_kv_heads, 1024, layer.head_dim), places, None)
                 else:
-                    layer(torch.randn(1, 1024, args.d), Context(places, position=position, state=state))
-            token, place = torch.randn(1, 1, args.d), torch.tensor([[length]])
+                    layer(torch.randn(1, 1024, d), Context(places, position=position, state=state))
+            token, place = torch.randn(1, 1, d), torch.tensor([[length]])
 
             def run(
                 layer: Layer = layer, state: object = state, token: Tensor = token, place: Tensor = place,
@@ -171,13 +176,14 @@ def decode(args: argparse.Namespace) -> None:
 
             cases[f"after {length} tokens"] = run
         times = rounds(cases, args.rounds, args.threads)
-        print_table(f"{key}: {count} decoded tokens, fp32, d {args.d}", times, "after 1024 tokens")
+        tables.append(print_table(f"{key}: {count} decoded tokens, fp32, d {d}", times, "after 1024 tokens"))
+    return tables
 
 
 def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--d", type=int, default=512)
+    parser.add_argument("--d", type=int, nargs="+", default=[512])
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--chunk", type=int, default=StateSpaceConfig().chunk_size)
@@ -188,10 +194,12 @@ def main() -> None:
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--svg", type=Path, help="with --growth: draw it into this file")
     parser.add_argument("--no-peers", action="store_true", help="leave transformers' layer and the matrices out")
+    add_output(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    (decode if args.decode else growth if args.growth else compare)(args)
+    measure = decode if args.decode else growth if args.growth else compare
+    write_results(args, {"tables": [table for d in args.d for table in measure(args, d)]})
 
 
 if __name__ == "__main__":

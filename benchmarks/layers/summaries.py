@@ -1,6 +1,6 @@
 """How well the probes of MoC's low-rank meeting foretell what the experts say, on held-out prose.
 
-    python benchmarks/layers/summaries.py TEXTS [--seconds 60] [--seeds 0,1,2] [--weights 0.01,0.1,1] [--json FILE]
+    python benchmarks/layers/summaries.py TEXTS [--seconds 60] [--seeds 0,1,2] [--weights 0.01,0.1,1] [--output FILE]
 
 The model is `moc low rank` of `quality.py`, trained with each weight of the calibration loss. Printed are, of held-out
 text, R² of the probes (0: no better than the mean of what is said; 1: exact) and bits per byte, medians of the seeds
@@ -17,6 +17,7 @@ from typing import Any
 
 from prose import Prose, make_parser, make_run, read_prose
 from quality import CONTENDERS, DIMS, LENGTH, ROWS, VOCAB
+from results import write_results
 
 from luna_kernel.model.blueprint import Blueprint
 from luna_kernel.plugins import load_plugins
@@ -71,8 +72,7 @@ def main() -> None:
         mine = [run for run in runs if run["weight"] == weight]
         cells = [spread([run[key] for run in mine]) for key in ("r2", "bits_per_byte")]
         print(f"{weight:8g}" + "".join(f"{cell:>28}" for cell in cells))
-    if given.json:
-        given.json.write_text(json.dumps({"runs": runs}, indent=2) + "\n", encoding="utf-8")
+    write_results(given, {"runs": runs})
 
 
 if __name__ == "__main__":

@@ -197,3 +197,10 @@ def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         if "://" not in target and not target.startswith("mailto:"):
             assert (path.parent / target).exists(), f"{path.relative_to(ROOT)} links to {target}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").iterdir()), ids=lambda path: path.name)
+def test_a_file_of_figures_is_quoted_somewhere(path: Path) -> None:
+    """And says nothing of the folders of the machine that it was made on."""
+    assert any(path.name in document.read_text(encoding="utf-8") for document in DOCUMENTS)
+    assert not re.search(r'"/|=/', path.read_text(encoding="utf-8"))
