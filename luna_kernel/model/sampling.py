@@ -84,9 +84,29 @@ def sample(
         if seen is not None and sampling.repetition_penalty != 1:
             logits = penalize_repetition(logits, seen, sampling.repetition_penalty)
         return logits.argmax(-1)
-    probability = adjust(logits, sampling, seen).softmax(-1)
-    drawn = [torch.multinomial(row, 1, generator=g) for row, g in zip(probability, generators, strict=True)]
-    return torch.cat(drawn)
+    return draw(adjust(logits, sampling, seen).softmax(-1), generators)
+
+
+def draw(probability: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """A token of each row by the inverse of its distribution function (Devroye 1986, III.2), (B,) int64.
+
+    One random number a row; `torch.multinomial` takes one a token, and one call a row where each has its own generator.
+
+    Args:
+        probability: (B, V) float32; rows that do not sum to 1 are scaled.
+        generators: one per row.
+
+    Raises:
+        ValueError: a row is no distribution: NaN, or zero everywhere.
+    """
+    below = probability.cumsum(-1)
+    total = below[:, -1:]
+    if not bool((total > 0).all()):
+        raise ValueError("there is nothing to draw from: the probabilities are NaN, or all of them are zero")
+    chance = [torch.rand(1, generator=g, device=total.device, dtype=total.dtype) for g in generators]
+    # Strictly below the total, so that the first token whose sum lies above it exists, and is not one of no probability.
+    aim = torch.minimum(torch.stack(chance) * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(below, aim, right=True)[:, 0]
 
 
 def make_generator(sampling: Sampling, device: torch.device, index: int = 0) -> torch.Generator:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from luna_kernel.model.sampling import (
     adjust,
+    draw,
     keep_min_p,
     keep_top_k,
     keep_top_p,
@@ -120,6 +121,33 @@ def test_the_drawn_shares_are_the_probabilities():
     expected = torch.tensor([OUT, 1.0, 2.0, 3.0]).div(0.7).softmax(-1)
     torch.testing.assert_close(shares, expected, atol=0.03, rtol=0)
     assert shares[0] == 0
+
+
+SHARES = st.lists(st.integers(0, 8), min_size=1, max_size=6).filter(any)
+
+
+@FAST
+@given(SHARES, st.integers(0, 2**31))
+def test_a_draw_is_the_first_whose_sum_lies_above_chance(shares, seed):
+    """Sums of small whole numbers are exact, so the reference is."""
+    chance = float(torch.rand(1, generator=torch.Generator().manual_seed(seed)))
+    expected = next(i for i in range(len(shares)) if sum(shares[: i + 1]) > chance * sum(shares))
+    drawn = draw(torch.tensor([shares], dtype=torch.float32), [torch.Generator().manual_seed(seed)])
+    assert drawn.tolist() == [expected]
+
+
+@pytest.mark.parametrize("chance", [0.0, 1 - 2**-24])
+def test_what_has_no_probability_is_never_drawn(chance, monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *size, **options: torch.full(size, chance))
+    rows = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0], [0.0, 0.0, 1e-30, 0.0, 0.0]])
+    drawn = draw(rows, [torch.Generator(), torch.Generator()])
+    assert drawn.tolist() == [1 if chance == 0 else 3, 2]
+
+
+@pytest.mark.parametrize("row", [[0.0, 0.0], [math.nan, 1.0]])
+def test_nothing_to_draw_from_is_an_error(row):
+    with pytest.raises(ValueError, match="NaN"):
+        draw(torch.tensor([[0.5, 0.5], row]), [torch.Generator(), torch.Generator()])
 
 
 def test_a_row_does_not_depend_on_the_others():

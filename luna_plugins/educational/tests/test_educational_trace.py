@@ -21,6 +21,7 @@ from luna_kernel.contracts.routers import Routing
 from luna_kernel.data.tokenizer import Tokenizer
 from luna_kernel.model.attention import Attention
 from luna_kernel.model.generation import generate
+from luna_kernel.model.sampling import draw
 
 KINDS_OF_MODEL = ("dense", "window", "moe", "moc", "ssm", "hybrid", "mixed")
 
@@ -156,7 +157,7 @@ def test_the_choices_are_those_of_the_sampler(
     for choice in chosen:
         if choice.id is None:
             continue
-        drawn = choice.after.argmax() if temperature == 0 else torch.multinomial(choice.after, 1, generator=source)
+        drawn = choice.after.argmax() if temperature == 0 else draw(choice.after[None], [source])
         assert int(drawn) == choice.id
         assert float(choice.after[choice.id]) > 0
         assert float(choice.before.sum()) == pytest.approx(1, abs=1e-5)

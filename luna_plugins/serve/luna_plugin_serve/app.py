@@ -24,6 +24,7 @@ from luna_kernel.base.messages import catalogue, language
 
 from .engine import QueueFullError
 from .guard import Guard, Limits
+from .handover import Piece
 from .measures import Measures
 from .openapi import openapi
 from .protocol import (
@@ -35,7 +36,7 @@ from .protocol import (
     now,
     usage,
 )
-from .service import Answering, Piece, Service
+from .service import Answering, Service
 
 t = catalogue(__package__)
 

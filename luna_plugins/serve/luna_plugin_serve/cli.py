@@ -82,14 +82,20 @@ def _serve(app: App, session: Any, limits: Any, given: dict[str, Any]) -> int:
 
     from .app import Server
     from .engine import Engine
+    from .handover import Handover
     from .service import Service
 
     model = session.generator.model
-    engine = Engine(model, session.generator.tokenizer, max_batch=given["max_batch"], max_queue=given["max_queue"])
+    handover = Handover()
+    engine = Engine(
+        model, session.generator.tokenizer, max_batch=given["max_batch"], max_queue=given["max_queue"],
+        after_step=handover.after_step,
+    )  # fmt: skip
     try:
-        server = Server(Service(session, engine, timeout=given["timeout"]), limits)
+        server = Server(Service(session, engine, handover, timeout=given["timeout"]), limits)
         family = socket.AF_INET6 if ":" in given["host"] else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as listener:
+        # Named TCP, so that asyncio switches Nagle's algorithm off: else the first token waits 40 ms for an ACK.
+        with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind((given["host"], given["port"]))

@@ -8,7 +8,6 @@ request draws from its own source of chance and has its own state, so that no an
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 import time
 from collections import deque
@@ -22,6 +21,7 @@ from luna_kernel.base.errors import LunaError, UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.chat.streaming import AnswerText
 from luna_kernel.model.batching import join_states, select_rows
+from luna_kernel.model.decoding_threads import DecodingThreads
 from luna_kernel.model.sampling import make_generator, sample
 from luna_kernel.model.sampling_config import Sampling
 
@@ -71,6 +71,8 @@ class _Row:
         self.job = job
         self.waiting = list(job.prompt)
         self.text = AnswerText(engine.tokenizer.stream(), job.stop)
+        self.manner = repr(job.sampling.model_copy(update={"seed": None}))
+        """Rows of the same one are drawn together."""
         self.generator = make_generator(job.sampling, engine.device, job.index)
         self.seen: torch.Tensor | None = None
         if job.sampling.repetition_penalty != 1:
@@ -89,10 +91,21 @@ class Engine:
         tokenizer: decodes its ids.
         max_batch: requests that are answered at the same time.
         max_queue: requests that may wait beyond that.
+        after_step: called from the engine's thread with `urgent` after each token of all rows, and with True before it
+            does what takes long, so that what `tell` was given can be handed over together.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, max_batch: int = 32, max_queue: int = 128) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_batch: int = 32,
+        max_queue: int = 128,
+        after_step: Callable[[bool], None] = lambda urgent: None,
+    ) -> None:
         self.model = model
+        self.after_step = after_step
         self.tokenizer = tokenizer
         self.device = model.embedding.weight.device
         self.max_batch = max_batch
@@ -160,6 +173,7 @@ class Engine:
 
     def _run(self) -> None:
         with torch.inference_mode():
+            self._threads = DecodingThreads(self.model)
             while True:
                 with self._wake:
                     while not (self._queue or self._rows or self._reading or self._closing):
@@ -172,12 +186,15 @@ class Engine:
                         self._read_some()
                     with self._turn:
                         self._step()
+                    self.after_step(not self._rows)
                 except Exception as error:  # noqa: BLE001 - one bad request must not end the server
                     self._fail_all(error)
+                    self.after_step(True)
         for row in [*self._rows, *([self._reading[0]] if self._reading else [])]:
             self._end(row, "cancelled")
         for job in self._queue:
             job.tell("", "cancelled")
+        self.after_step(True)
 
     def _drop_given_up(self) -> None:
         """Let go of what was cancelled or took too long."""
@@ -206,6 +223,7 @@ class Engine:
                     return
                 job = self._queue.popleft()
             self._reading = (_Row(job, self), self.model.make_state(1, self.model.dims.max_positions))
+        self.after_step(True)
         row, state = self._reading
         try:
             logits = self._read_piece(row, state)
@@ -227,7 +245,8 @@ class Engine:
         count = min(self.model.prefill_piece, 256 if self._rows else 1 << 30)
         piece = torch.tensor([row.waiting[:count]], device=self.device)
         condition = {name: torch.tensor([vector], device=self.device) for name, vector in row.job.condition.items()}
-        output = self.model(piece, state=state, condition=condition or None, last_only=True)
+        with self._threads.for_tokens(piece.shape[1]):
+            output = self.model(piece, state=state, condition=condition or None, last_only=True)
         self.tokens_read += piece.shape[1]
         del row.waiting[:count]
         return None if row.waiting else output.logits[:, -1]
@@ -246,12 +265,13 @@ class Engine:
     def _draw(self, logits: torch.Tensor) -> list[int | None]:
         """The next token of each row; None for one that failed. Rows of equal sampling are drawn together."""
         drawn: list[int | None] = [None] * len(self._rows)
-        order = sorted(range(len(self._rows)), key=lambda place: repr(self._rows[place].job.sampling))
-        for _, group in itertools.groupby(order, key=lambda place: repr(self._rows[place].job.sampling)):
-            places = list(group)
+        groups: dict[str, list[int]] = {}
+        for place, row in enumerate(self._rows):
+            groups.setdefault(row.manner, []).append(place)
+        for places in groups.values():
             rows = [self._rows[place] for place in places]
             try:
-                tokens = self._draw_for(rows, logits[places])
+                tokens = self._draw_for(rows, logits if len(groups) == 1 else logits[places])
             except Exception as error:  # noqa: BLE001 - what cannot be drawn from ends with its own rows
                 for row in rows:
                     self._fail(row, error)

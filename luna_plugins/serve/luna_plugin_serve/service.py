@@ -7,7 +7,6 @@ milliseconds. What takes long, the model, is the engine's matter.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 from collections import OrderedDict
@@ -24,26 +23,15 @@ from luna_kernel.contracts.data import Message
 from luna_kernel.model.sampling_config import Sampling
 
 from .engine import Engine, Job
+from .handover import Handover, Inbox, Piece
 from .protocol import ChatRequest, CompletionRequest, new_id
 
 t = catalogue(__package__)
 
 MAX_MESSAGE = 200_000
 """Characters of one message; a longer one is refused."""
-_HANDOVER, _TOGETHER = 0.02, 4
-"""Pieces of an answer are handed over after so many seconds, or so many at once."""
 _REMEMBERED = 1000
 """Answers that feedback may still refer to."""
-
-
-@dataclass
-class Piece:
-    """Something that happened to answer `index`."""
-
-    index: int
-    text: str = ""
-    reason: str | None = None
-    """Why the answer ended, on its last piece."""
 
 
 @dataclass
@@ -91,14 +79,16 @@ class Service:
     Args:
         session: its steps prepare every turn; its generator is a Luna model.
         engine: runs that model.
+        handover: brings what the engine tells to the event loop; its `after_step` is the engine's.
         timeout: seconds that one answer may take, waiting included.
     """
 
-    def __init__(self, session: Session, engine: Engine, *, timeout: float = 600.0) -> None:
+    def __init__(self, session: Session, engine: Engine, handover: Handover, *, timeout: float = 600.0) -> None:
         assert isinstance(session.generator, LunaGenerator)
         self.session = session
         self.generator: LunaGenerator = session.generator
         self.engine = engine
+        self.handover = handover
         self.timeout = timeout
         self.name = session.options.model
         self.persona = session.options.persona
@@ -181,14 +171,15 @@ class Service:
         self, name: str, prompts: Sequence[list[int]], turn: Turn, request: ChatRequest | CompletionRequest
     ) -> Answering:
         """Queue `n` answers for each prompt."""
-        handover = _Handover(asyncio.get_running_loop())
+        inbox = Inbox()
+        self.handover.loop = asyncio.get_running_loop()
         count, limit = request.n, turn.sampling.max_tokens
         ends: frozenset[int] = frozenset() if request.ignore_eos else self.generator.template.end_ids
         condition = {key: self.generator.condition_vector(key, value) for key, value in turn.conditions.items()}
         sampling = Sampling(**{key: getattr(turn.sampling, key) for key in Sampling.model_fields})
 
         def teller(index: int) -> Any:
-            return lambda text, reason: handover.tell(Piece(index, text, reason))
+            return lambda text, reason: self.handover.tell(inbox, Piece(index, text, reason))
 
         jobs = [
             Job(
@@ -199,7 +190,7 @@ class Service:
             for copy in range(count)
         ]  # fmt: skip
         self.engine.submit(*jobs)
-        return Answering(name, _kept(_pieces(handover.queue, jobs), turn), sum(map(len, prompts)), turn, jobs)
+        return Answering(name, _kept(_pieces(inbox.queue, jobs), turn), sum(map(len, prompts)), turn, jobs)
 
     # --- feedback, embeddings --------------------------------------------------------------------------------------
 
@@ -264,28 +255,6 @@ async def _kept(pieces: AsyncIterator[Piece], turn: Turn) -> AsyncIterator[Piece
             turn.answer += piece.text
             turn.stop_reason = piece.reason or turn.stop_reason
         yield piece
-
-
-class _Handover:
-    """Pieces of one request on their way from the engine's thread to the event loop, some at once: to wake the loop for
-    each token costs more than many a token does. What is held back goes with the next piece, the end at the latest.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.queue: asyncio.Queue[list[Piece]] = asyncio.Queue()
-        self._loop = loop
-        self._held: list[Piece] = []
-        self._last = 0.0
-
-    def tell(self, piece: Piece) -> None:
-        """Hand a piece over; the engine's thread alone calls it."""
-        self._held.append(piece)
-        now = time.monotonic()
-        if piece.reason is None and len(self._held) < _TOGETHER and now - self._last < _HANDOVER:
-            return
-        held, self._held, self._last = self._held, [], now
-        with contextlib.suppress(RuntimeError):  # the server is closing, and nobody listens
-            self._loop.call_soon_threadsafe(self.queue.put_nowait, held)
 
 
 async def _pieces(queue: asyncio.Queue[list[Piece]], jobs: Sequence[Job]) -> AsyncIterator[Piece]:

@@ -168,9 +168,10 @@ def test_a_draw_that_fails_fails_alone(decoder: Decoder, engine: Engine) -> None
     broken = Sampling.model_construct(**{**GREEDY.model_dump(), "temperature": "cold"})
     good = Heard([3, 4, 5], GREEDY)
     first = Heard([3, 4, 5], broken)
-    later = Heard([3, 4, 5], GREEDY, max_tokens=80)
+    soon = Sampling(temperature=0.0, top_k=1)
+    later = Heard([3, 4, 5], soon, max_tokens=80)
     engine.submit(good, first, later)
-    later.sampling = broken
+    soon.__dict__["temperature"] = "cold"
     assert first.wait().reason == "error"
     assert later.wait().reason == "error"
     assert good.wait().reason in ("stop", "length")
