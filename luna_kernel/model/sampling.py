@@ -104,7 +104,7 @@ def draw(probability: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     if not bool((total > 0).all()):
         raise ValueError("there is nothing to draw from: the probabilities are NaN, or all of them are zero")
     chance = [torch.rand(1, generator=g, device=total.device, dtype=total.dtype) for g in generators]
-    # Strictly below the total, so that the first token whose sum lies above it exists, and is not one of no probability.
+    # Strictly below the total: so there is a first token whose sum lies above it, and its probability is not zero.
     aim = torch.minimum(torch.stack(chance) * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(below, aim, right=True)[:, 0]
 
