@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import traceback
 
 import click
 
@@ -62,6 +61,8 @@ def report(error: BaseException, app: App) -> int:
         return INTERRUPTED if interrupted else 1
     luna_error = explain(error)
     if app.debug or os.environ.get("LUNA_DEBUG", "") not in ("", "0"):
+        import traceback  # not needed by a run that succeeds
+
         traceback.print_exception(error, file=sys.stderr)
     if app.json:
         app.emit(luna_error.to_json())

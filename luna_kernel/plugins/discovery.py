@@ -7,10 +7,10 @@ Source: https://packaging.python.org/en/latest/specifications/entry-points/
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 GROUP = "luna.plugins"
 
@@ -37,12 +37,12 @@ def discover(path: Iterable[str] | None = None) -> dict[str, FoundPlugin]:
     found: dict[str, FoundPlugin] = {}
     seen: set[tuple[str, str]] = set()
     for folder in _metadata_folders(sys.path if path is None else path):
-        points = _entry_points(_read(folder / "entry_points.txt"))
+        points = _entry_points(_read(f"{folder}/entry_points.txt"))
         if not points:
             continue
         # An editable install and a stale wheel of the same distribution may both be on the path: the first one wins,
         # as it does for imports.
-        dist_name, version = _name_and_version(_read(folder / "METADATA") or _read(folder / "PKG-INFO"))
+        dist_name, version = _name_and_version(_read(f"{folder}/METADATA") or _read(f"{folder}/PKG-INFO"))
         for name, target in points:
             if (dist_name.lower(), name) in seen:
                 continue
@@ -54,24 +54,26 @@ def discover(path: Iterable[str] | None = None) -> dict[str, FoundPlugin]:
     return dict(sorted(found.items()))
 
 
-def _metadata_folders(path: Iterable[str]) -> Iterator[Path]:
+def _metadata_folders(path: Iterable[str]) -> Iterator[str]:
     """The `.dist-info` and `.egg-info` folders of a path, each entry of the path once."""
     for entry in dict.fromkeys(path):
-        yield from (item for item in _content(Path(entry)) if item.name.endswith((".dist-info", ".egg-info")))
+        folder = entry or "."
+        yield from (f"{folder}/{name}" for name in _content(folder) if name.endswith((".dist-info", ".egg-info")))
 
 
-def _content(folder: Path) -> list[Path]:
-    """What a folder holds; nothing where it is an archive, a finder's hook, or gone."""
+def _content(folder: str) -> list[str]:
+    """Names of what a folder holds; nothing where it is an archive, a finder's hook, or gone."""
     try:
-        return list(folder.iterdir())
+        return os.listdir(folder)  # noqa: PTH208 - hundreds of `Path` objects are a millisecond of every start
     except OSError:
         return []
 
 
-def _read(file: Path) -> str:
+def _read(file: str) -> str:
     """A metadata file's text; nothing where there is none."""
     try:
-        return file.read_text(encoding="utf-8", errors="replace")
+        with open(file, encoding="utf-8", errors="replace") as opened:  # noqa: PTH123 - as above
+            return opened.read()
     except OSError:
         return ""
 

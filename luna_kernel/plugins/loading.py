@@ -19,7 +19,6 @@ from luna_kernel.base.messages import catalogue
 
 from .discovery import FoundPlugin, discover
 from .host import KERNEL, Plugins, PluginStatus
-from .known import known_plugins
 from .preference import preferred_selection
 from .registry import suggest
 from .selection import Selection
@@ -105,6 +104,8 @@ class _Loading:
                 self.plugins.switch_off(status, t("plugin.requires_off", name=status.name, need=need), state="off")
                 return []
             if need not in self.found:
+                from .known import known_plugins  # only what is missing needs it
+
                 known = known_plugins().get(need)
                 install = f": pip install {known.distribution}" if known else ""
                 reason = t("plugin.requires_missing", name=status.name, need=need, install=install)
@@ -162,6 +163,8 @@ class _Loading:
 
 
 def _unknown(name: str, found: Mapping[str, FoundPlugin]) -> UsageError:
+    from .known import known_plugins
+
     known = known_plugins().get(name)
     lines = [t("plugin.installed", names=", ".join(found) or "-")]
     if known is not None:

@@ -6,7 +6,6 @@ without the plugin; `Component.make_config` validates it when it is built.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 from collections.abc import Iterator, Mapping
@@ -160,6 +159,8 @@ def as_node(value: Any) -> Any:
 
 def suggest(name: str, known: Any) -> str:
     """` Did you mean X?` for the nearest of `known`, or nothing."""
+    import difflib  # only a wrong name needs it
+
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return " " + t("suggest", name=near[0]) if near else ""
 
