@@ -52,7 +52,7 @@ class PluginStatus:
 
 
 class _Manager(pluggy.PluginManager):
-    """pluggy, looking at names of hooks only: it looks up every name of a module statically, tens of microseconds each."""
+    """pluggy, looking at names of hooks only: its own look at every name of every module takes 2 ms."""
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
         """The marks of one name of a plugin, if it is a hook's."""
