@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -21,7 +22,8 @@ def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
         logits: (B, V).
         seen: (B, V) bool, True where the token occurred.
     """
-    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    less_likely = torch.minimum if penalty >= 1 else torch.maximum  # picks the quotient or the product by the sign
+    return torch.where(seen, less_likely(logits / penalty, logits * penalty), logits)
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
@@ -51,8 +53,7 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
     """-inf for tokens less likely than p times the most likely one (Nguyen et al. 2024, arXiv 2407.01082)."""
     if p <= 0:
         return logits
-    log_p = logits.log_softmax(-1)
-    return logits.masked_fill(log_p < log_p.amax(-1, keepdim=True) + torch.tensor(p).log(), OUT)
+    return logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(p), OUT)
 
 
 def adjust(logits: Tensor, sampling: Sampling, seen: Tensor | None = None) -> Tensor:
