@@ -7,6 +7,7 @@ import base64
 import json
 import struct
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -36,7 +37,7 @@ from .protocol import (
     now,
     usage,
 )
-from .service import Answering, Service
+from .service import Answering, CannotThinkError, Service
 
 t = catalogue(__package__)
 
@@ -131,20 +132,21 @@ class Server:
             self.measures.answered(answering)
         return JSONResponse(self._whole(answering, texts))
 
-    def _whole(self, answering: Answering, texts: dict[int, tuple[str, str]]) -> dict[str, Any]:
+    def _whole(self, answering: Answering, texts: dict[int, _Said]) -> dict[str, Any]:
         kind = answering.id.partition("-")[0]
         choices = []
-        for index, (text, reason) in sorted(texts.items()):
+        for index, answer in sorted(texts.items()):
+            thought = {"reasoning_content": answer.thought} if answering.turn.think else {}
             said = (
-                {"message": {"role": "assistant", "content": text, "refusal": None}}
+                {"message": {"role": "assistant", "content": answer.text, "refusal": None, **thought}}
                 if kind == "chatcmpl"
-                else {"text": text}
+                else {"text": answer.text}
             )
-            choices.append({"index": index, **said, "logprobs": None, "finish_reason": reason})
+            choices.append({"index": index, **said, "logprobs": None, "finish_reason": answer.reason})
         return {
             **self._head(answering, _OBJECTS[kind][0]),
             "choices": choices,
-            "usage": usage(answering.prompt_tokens, answering.completion_tokens),
+            "usage": _used(answering),
             **_extras(answering),
         }
 
@@ -156,9 +158,9 @@ class Server:
         head = self._head(answering, _OBJECTS[kind][1])
         opened: set[int] = set()
 
-        def chunk(index: int, text: str, reason: str | None = None) -> bytes:
+        def chunk(index: int, text: str, reason: str | None, name: str) -> bytes:
             if kind == "chatcmpl":
-                delta: dict[str, str] = {} if reason else {"content": text}
+                delta: dict[str, str] = {} if reason else {name: text}
                 if index not in opened:
                     delta = {"role": "assistant", **delta}
                 said: dict[str, Any] = {"delta": delta}
@@ -172,9 +174,9 @@ class Server:
 
         try:
             async for piece in answering.pieces:
-                yield chunk(piece.index, piece.text, piece.reason)
+                yield chunk(piece.index, piece.text, piece.reason, "reasoning_content" if piece.thought else "content")
             if include_usage:
-                used = usage(answering.prompt_tokens, answering.completion_tokens)
+                used = _used(answering)
                 yield _event({**head, "choices": [], "usage": used})
             yield b"data: [DONE]\n\n"
         except LunaError as error:  # the head was sent with 200 already
@@ -319,15 +321,30 @@ def _extras(answering: Answering) -> dict[str, Any]:
     return extras
 
 
-async def _collect(pieces: AsyncIterator[Piece], echo: list[str] | None) -> dict[int, tuple[str, str]]:
-    """(text, reason) of each answer."""
-    texts: dict[int, str] = {}
-    ended: dict[int, str] = {}
+@dataclass
+class _Said:
+    """A whole answer."""
+
+    text: str
+    thought: str = ""
+    reason: str | None = None
+
+
+async def _collect(pieces: AsyncIterator[Piece], echo: list[str] | None) -> dict[int, _Said]:
+    """The answers by their index."""
+    answers: dict[int, _Said] = {}
     async for piece in pieces:
-        if piece.reason is not None:
-            ended[piece.index] = piece.reason
-        texts[piece.index] = texts.get(piece.index, echo[piece.index] if echo else "") + piece.text
-    return {index: (text, ended[index]) for index, text in texts.items()}
+        answer = answers.setdefault(piece.index, _Said(echo[piece.index] if echo else ""))
+        answer.reason = piece.reason or answer.reason
+        if piece.thought:
+            answer.thought += piece.text
+        else:
+            answer.text += piece.text
+    return answers
+
+
+def _used(answering: Answering) -> dict[str, Any]:
+    return usage(answering.prompt_tokens, answering.completion_tokens, answering.thought_tokens)
 
 
 async def _until_gone(request: Request) -> None:
@@ -355,6 +372,8 @@ async def _luna_error(request: Request, error: Exception) -> Response:
     if isinstance(error, QueueFullError):
         body = error_body(error.text, "rate_limit_error", code="queue_full")
         return JSONResponse(body, 429, headers={"Retry-After": "2"})
+    if isinstance(error, CannotThinkError):
+        return JSONResponse(error_body(error.text, "invalid_request_error", param="reasoning_effort"), 400)
     if isinstance(error, UsageError):
         field = f"luna.{error.about}" if error.about else None
         return JSONResponse(error_body(str(error) if field else error.text, "invalid_request_error", param=field), 400)

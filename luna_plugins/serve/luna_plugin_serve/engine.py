@@ -32,6 +32,18 @@ class QueueFullError(LunaError):
     """More requests wait than the server takes."""
 
 
+@dataclass(frozen=True)
+class Thought:
+    """What comes before an answer, when the prompt ends with the opening of a thought.
+
+    `tell` is called as the job's own is, with pieces of the thought.
+    """
+
+    tell: Callable[[str], None]
+    closing: tuple[int, ...]
+    """Ids that the model reads once the thought has ended: its end, and the opening of the answer."""
+
+
 @dataclass(eq=False)
 class Job:
     """One answer to be generated.
@@ -47,13 +59,17 @@ class Job:
     tell: Callable[[str, str | None], None]
     stop: tuple[str, ...] = ()
     condition: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    thought: Thought | None = None
+    """It may have as many tokens as the answer; without an end it is all there is."""
     index: int = 0
     """Tells the answers to one request apart: `n` of OpenAI's protocol."""
     deadline: float = float("inf")
     """`time.monotonic()` at which it is given up."""
     error: BaseException | None = None
     made: int = 0
-    """Tokens generated, the end token not among them."""
+    """Tokens generated, the end tokens not among them."""
+    mused: int = 0
+    """Those of the thought among them."""
     queued_at: float = field(default_factory=time.monotonic)
     first_at: float = 0.0
     ended_at: float = 0.0
@@ -70,10 +86,13 @@ class _Row:
     def __init__(self, job: Job, engine: Engine) -> None:
         self.job = job
         self.waiting = list(job.prompt)
-        self.text = AnswerText(engine.tokenizer.stream(), job.stop)
+        self._engine = engine
+        self.thinking = job.thought is not None
+        self.forced: deque[int] = deque()
+        """Ids that come next whatever is drawn."""
         self.manner = repr(job.sampling.model_copy(update={"seed": None}))
         """Rows of the same one are drawn together."""
-        self.generator = make_generator(job.sampling, engine.device, job.index)
+        self.begin()
         self.seen: torch.Tensor | None = None
         if job.sampling.repetition_penalty != 1:
             self.seen = torch.zeros(engine.model.dims.vocab_size, dtype=torch.bool, device=engine.device)
@@ -81,6 +100,27 @@ class _Row:
         self.room = engine.model.dims.max_positions - len(job.prompt)
         """Tokens that still fit into the context."""
         self.token = 0
+
+    def begin(self) -> None:
+        """Begin to speak: the thought, or the answer."""
+        job = self.job
+        self.text = AnswerText(self._engine.tokenizer.stream(), job.stop)
+        self.generator = make_generator(job.sampling, self._engine.device, job.index)
+        self.left = job.max_tokens
+
+    def tell(self, text: str) -> None:
+        """Tell a piece of what is being said."""
+        if text and self.thinking and self.job.thought is not None:
+            self.job.thought.tell(text)
+        elif text:
+            self.job.tell(text, None)
+
+    def read(self, token: int) -> None:
+        """Let the model read `token` next."""
+        self.token = token
+        self.room -= 1
+        if self.seen is not None:
+            self.seen[token] = True
 
 
 class Engine:
@@ -302,29 +342,39 @@ class Engine:
         job = row.job
         if not job.first_at:
             job.first_at = time.monotonic()
+        if row.forced:
+            row.read(row.forced.popleft())
+            if not row.forced:
+                row.begin()
+            return row.room > 0 or self._end(row, "length")
         if token in job.end_ids:
-            return self._end(row, "stop")
+            return self._answer_now(row) if row.thinking else self._end(row, "stop")
         job.made += 1
-        row.room -= 1
+        job.mused += row.thinking
+        row.left -= 1
         self.tokens_generated += 1
-        row.token = token
-        if row.seen is not None:
-            row.seen[token] = True
-        piece = row.text.push(token)
-        if piece:
-            job.tell(piece, None)
+        row.read(token)
+        row.tell(row.text.push(token))
         if row.text.stopped:
             return self._end(row, "stop")
-        if job.made >= job.max_tokens or row.room <= 0:
+        if row.left <= 0 or row.room <= 0:
             return self._end(row, "length")
         return True
+
+    def _answer_now(self, row: _Row) -> bool:
+        """The thought has ended: the model reads its end, and the opening of the answer; whether there is room."""
+        assert row.job.thought is not None
+        row.tell(row.text.finish())
+        row.thinking = False
+        row.forced.extend(row.job.thought.closing)
+        return self._take(row, 0)
 
     def _end(self, row: _Row, reason: str) -> bool:
         """Tell the rest and the reason; always False."""
         row.job.ended_at = time.monotonic()
         rest = "" if row.text.stopped else row.text.finish()
-        if rest and reason in ("stop", "length"):
-            row.job.tell(rest, None)
+        if reason in ("stop", "length"):
+            row.tell(rest)
         row.job.tell("", reason)
         return False
 

@@ -20,6 +20,8 @@ class Piece:
 
     index: int
     text: str = ""
+    thought: bool = False
+    """Whether the text is of the thought before the answer."""
     reason: str | None = None
     """Why the answer ended, on its last piece."""
 

@@ -49,6 +49,8 @@ class ChatMessage(_Strict):
     content: str | list[TextPart]
     name: None = None
     refusal: None = None
+    reasoning_content: str | None = None
+    """What was thought before this answer. Clients send whole messages back, so it is taken; the model is not told."""
 
     @property
     def text(self) -> str:
@@ -130,9 +132,16 @@ class ChatRequest(_Generating):
     logprobs: _No | None = None
     response_format: ResponseFormat | None = None
     tools: list[Any] | None = Field(default=None, max_length=0)
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    """Anything but `none`: think before the answer, if the model has learnt to. There is one effort."""
     store: _No | None = None
     metadata: dict[str, str] | None = None
     luna: LunaFields = LunaFields()
+
+    @property
+    def thinks(self) -> bool:
+        """Whether a thought before the answer is wanted."""
+        return self.reasoning_effort not in (None, "none")
 
     @property
     def conversation(self) -> str:
@@ -201,9 +210,11 @@ def now() -> int:
     return int(time.time())
 
 
-def usage(prompt: int, completion: int) -> dict[str, int]:
-    """Tokens read and made."""
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+def usage(prompt: int, completion: int, thought: int | None = None) -> dict[str, Any]:
+    """Tokens read and made; those of thoughts among them, where there were any."""
+    details = {} if thought is None else {"completion_tokens_details": {"reasoning_tokens": thought}}
+    total = prompt + completion
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total, **details}
 
 
 def error_body(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:

@@ -22,11 +22,16 @@ from luna_kernel.contracts.chat import Generator, Text, Turn
 from luna_kernel.contracts.data import Message
 from luna_kernel.model.sampling_config import Sampling
 
-from .engine import Engine, Job
+from .engine import Engine, Job, Thought
 from .handover import Handover, Inbox, Piece
 from .protocol import ChatRequest, CompletionRequest, new_id
 
 t = catalogue(__package__)
+
+
+class CannotThinkError(UsageError):
+    """Thinking was asked for, and the model has not learnt to."""
+
 
 MAX_MESSAGE = 200_000
 """Characters of one message; a longer one is refused."""
@@ -49,6 +54,11 @@ class Answering:
     def completion_tokens(self) -> int:
         """Tokens made so far, of all answers."""
         return sum(job.made for job in self.jobs)
+
+    @property
+    def thought_tokens(self) -> int | None:
+        """Those of thoughts among them; None where nobody was to think."""
+        return sum(job.mused for job in self.jobs) if self.turn.think else None
 
     def cancel(self) -> None:
         """Nobody waits for them any more."""
@@ -121,7 +131,7 @@ class Service:
         messages, left_out = self.generator.fit(turn)
         if left_out:
             turn.notes["prompt"] = {"messages_left_out": left_out}
-        return turn, generator, self.generator.template.render(messages, answer=True)[0]
+        return turn, generator, self.generator.template.render(messages, answer="thinking" if turn.think else True)[0]
 
     def _run_steps(self, turn: Turn, request: ChatRequest) -> Generator | None:
         """Let the steps before `generate` prepare the turn; who answers it."""
@@ -157,6 +167,9 @@ class Service:
             elif message.text:
                 turn.history.append(Message("user" if message.role == "user" else "assistant", message.text))
         turn.sampling = request.sampling(self.session.options.sampling)
+        turn.think = request.thinks
+        if turn.think and not self.generator.can_think:
+            raise CannotThinkError(t("cannot_think", model=self.name))
         return turn
 
     # --- plain completions -----------------------------------------------------------------------------------------
@@ -179,12 +192,18 @@ class Service:
         sampling = Sampling(**{key: getattr(turn.sampling, key) for key in Sampling.model_fields})
 
         def teller(index: int) -> Any:
-            return lambda text, reason: self.handover.tell(inbox, Piece(index, text, reason))
+            return lambda text, reason: self.handover.tell(inbox, Piece(index, text, reason=reason))
+
+        def thought(index: int) -> Thought | None:
+            closing = self.generator.template.end_id, *self.generator.template.render([], answer=True)[0]
+            tell = lambda text: self.handover.tell(inbox, Piece(index, text, thought=True))  # noqa: E731
+            return Thought(tell, closing) if turn.think else None
 
         jobs = [
             Job(
                 list(prompt), sampling, limit, ends, teller(place * count + copy),
-                stop=turn.sampling.stop, condition=condition, index=copy, deadline=time.monotonic() + self.timeout,
+                stop=turn.sampling.stop, condition=condition, thought=thought(place * count + copy), index=copy,
+                deadline=time.monotonic() + self.timeout,
             )
             for place, prompt in enumerate(prompts)
             for copy in range(count)
@@ -251,7 +270,9 @@ def _past(history: Sequence[Message]) -> list[Turn]:
 async def _kept(pieces: AsyncIterator[Piece], turn: Turn) -> AsyncIterator[Piece]:
     """The pieces; the turn keeps the first answer, for whoever judges it later."""
     async for piece in pieces:
-        if piece.index == 0:
+        if piece.index == 0 and piece.thought:
+            turn.thinking += piece.text
+        elif piece.index == 0:
             turn.answer += piece.text
             turn.stop_reason = piece.reason or turn.stop_reason
         yield piece
@@ -268,10 +289,11 @@ async def _pieces(queue: asyncio.Queue[list[Piece]], jobs: Sequence[Job]) -> Asy
         pieces = await queue.get()
         while not queue.empty():
             pieces += queue.get_nowait()
-        merged: dict[int, str] = {}
+        merged: dict[tuple[int, bool], str] = {}  # an answer's thought comes before it, and stays before it
         for piece in pieces:
             if piece.reason is None:
-                merged[piece.index] = merged.get(piece.index, "") + piece.text
+                place = piece.index, piece.thought
+                merged[place] = merged.get(place, "") + piece.text
                 continue
             left -= 1
             if piece.reason in ("error", "timeout", "cancelled"):
@@ -279,12 +301,12 @@ async def _pieces(queue: asyncio.Queue[list[Piece]], jobs: Sequence[Job]) -> Asy
                 if isinstance(error, LunaError):
                     raise error
                 raise LunaError(t(f"ended.{piece.reason}")) from error
-            text = merged.pop(piece.index, "")
-            if text:
-                yield Piece(piece.index, text)
+            for thought in (True, False):
+                if text := merged.pop((piece.index, thought), ""):
+                    yield Piece(piece.index, text, thought)
             yield piece
-        for index, text in merged.items():
-            yield Piece(index, text)
+        for (index, thought), text in merged.items():
+            yield Piece(index, text, thought)
 
 
 async def _quoted(generator: Generator | None, turn: Turn, count: int) -> AsyncIterator[Piece]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from luna_plugin_serve.engine import Engine, Job, QueueFullError
+from luna_plugin_serve.engine import Engine, Job, QueueFullError, Thought
 
 from luna_kernel.base.errors import UsageError
 from luna_kernel.model.decoder import Decoder
@@ -87,6 +87,40 @@ def test_together_as_alone(decoder: Decoder, engine: Engine, sampling: Sampling)
         time.sleep(0.003)
     for job in jobs:
         assert job.wait().text == alone(decoder, job)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=0.8, seed=5, repetition_penalty=1.3)])
+def test_a_thought_and_its_answer_are_what_two_generations_give(
+    decoder: Decoder, engine: Engine, sampling: Sampling
+) -> None:
+    prompt = [1, 2, 3]
+
+    def speak(ids: list[int], ends: set[int]) -> list[int]:
+        with torch.inference_mode():
+            return list(generate(decoder, ids, sampling, end_ids=ends, max_tokens=12, read_ids=[]))
+
+    end = speak(prompt, set())[5]
+    thought = speak(prompt, {end})
+    answer = speak([*prompt, *thought, end, 7, 8], {end})
+    assert 0 < len(thought) < 12
+    mused: list[str] = []
+    others = [Heard([5, 6], GREEDY, 40), Heard([9] * 30, GREEDY, 40)]
+    job = Heard(prompt, sampling, 12, thought=Thought(mused.append, (end, 7, 8)))
+    job.end_ids = frozenset({end})
+    engine.submit(*others, job)
+    assert job.wait().reason in ("stop", "length")
+    assert "".join(mused) == "".join(chr(0x40 + token) for token in thought)
+    assert job.text == "".join(chr(0x40 + token) for token in answer)
+    assert (job.mused, job.made) == (len(thought), len(thought) + len(answer))
+    assert [other.wait().text for other in others] == [alone(decoder, other) for other in others]
+
+
+def test_a_thought_without_an_end_is_all_there_is(engine: Engine) -> None:
+    mused: list[str] = []
+    job = Heard([1, 2], GREEDY, 5, thought=Thought(mused.append, (END, 7)))
+    job.end_ids = frozenset()
+    engine.submit(job)
+    assert (job.wait().reason, job.text, len("".join(mused))) == ("length", "", 5)
 
 
 def test_jobs_of_different_sampling_share_a_batch(decoder: Decoder, engine: Engine) -> None:
