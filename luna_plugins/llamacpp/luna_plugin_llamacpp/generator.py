@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luna_kernel.base.errors import UsageError
+from luna_kernel.base.errors import LunaError, UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.chat.prompt import fit_messages
 from luna_kernel.chat.streaming import ThoughtTags
@@ -146,7 +146,7 @@ class LlamaCppGenerator(Generator):
         for start in range(0, len(rest), self.config.batch):
             if stop():
                 return
-            llama.eval(rest[start : start + self.config.batch])
+            self._read(rest[start : start + self.config.batch])
         seed = turn.sampling.seed
         llama.set_seed(secrets.randbits(31) if seed is None else seed % (2**32 - 1))
         # One sampler for the whole answer: it holds the source of chance and what the repetition penalty has seen.
@@ -155,9 +155,22 @@ class LlamaCppGenerator(Generator):
             while not stop():
                 id_ = int(llama.sample())
                 yield id_
-                llama.eval([id_])
+                self._read([id_])
         finally:
             llama._sampler = None
+
+    def _read(self, ids: list[int]) -> None:
+        """Let the model read `ids`.
+
+        Raises:
+            LunaError: llama.cpp could not, for want of memory or of room in its cache. What had been read is forgotten,
+                so that the next answer begins anew.
+        """
+        try:
+            self.model.llama.eval(ids)
+        except (RuntimeError, ValueError, MemoryError) as error:
+            self.model.forget()
+            raise LunaError(t("eval.failed", reason=str(error)[:300]), hint=t("eval.failed.hint")) from error
 
     @staticmethod
     def _drawing(sampling: Sampling) -> dict[str, Any]:

@@ -171,11 +171,15 @@ class GgufModel:
         while same < limit and seen[same] == prompt[same]:
             same += 1
         if same < llama.n_tokens and (same == 0 or not llama._ctx.kv_cache_seq_rm(-1, same, -1)):
-            llama.reset()
-            llama._ctx.kv_cache_clear()
+            self.forget()
             return 0
         llama.n_tokens = same
         return same
+
+    def forget(self) -> None:
+        """Forget what has been read."""
+        self.llama.reset()
+        self.llama._ctx.kv_cache_clear()
 
     def close(self) -> None:
         """Free the memory."""

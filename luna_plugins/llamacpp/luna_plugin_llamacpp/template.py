@@ -104,8 +104,6 @@ class ChatTemplate:
 
         A template may refuse a system message, or leave it out; then it becomes the beginning of the first question.
         """
-        from jinja2 import TemplateError
-
         failure = ""
         for given in (messages, _without_system(messages)):
             nonce = secrets.token_hex(8)
@@ -116,8 +114,8 @@ class ChatTemplate:
                     messages=fields, add_generation_prompt=answer, bos_token=self._begin, eos_token=self._end,
                     tools=None, raise_exception=_refuse, strftime_now=_now, **variables,
                 )  # fmt: skip
-            except (TemplateError, TypeError, ValueError, KeyError, ArithmeticError) as error:
-                failure = str(error)
+            except Exception as error:  # noqa: BLE001 - a template is a program that came with a file
+                failure = str(error) or type(error).__name__
                 continue
             if all(place in text for place in places):
                 return text, places
@@ -147,7 +145,7 @@ def _without_system(messages: Sequence[Message]) -> list[Message]:
 
 
 def _compile(source: str) -> Any:
-    from jinja2 import BaseLoader, TemplateError
+    from jinja2 import BaseLoader
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(
@@ -155,8 +153,9 @@ def _compile(source: str) -> Any:
     )
     try:
         return environment.from_string(source)
-    except TemplateError as error:
-        raise UsageError(t("template.failed", reason=str(error)[:300]), hint=t("template.failed.hint")) from error
+    except Exception as error:
+        reason = (str(error) or type(error).__name__)[:300]
+        raise UsageError(t("template.broken", reason=reason), hint=t("template.broken.hint")) from error
 
 
 def _refuse(message: str) -> None:

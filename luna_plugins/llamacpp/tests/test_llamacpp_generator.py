@@ -13,7 +13,7 @@ import pytest
 from luna_plugin_llamacpp.generator import LlamaCppGenerator
 from luna_plugin_llamacpp.model import check_file
 
-from luna_kernel.base.errors import UsageError
+from luna_kernel.base.errors import LunaError, UsageError
 from luna_kernel.chat.prompt import fit_messages
 from luna_kernel.chat.session import Session, SessionOptions
 from luna_kernel.contracts.chat import Generator, Sampling, Text, Thinking, Turn
@@ -145,6 +145,39 @@ def test_the_verb(tiny, tmp_path):
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_broken_template_is_wrong_use(tiny, tmp_path):
+    broken = tmp_path / "broken.gguf"
+    write_gguf(broken, template="{% for message in messages %}{{ message.content ")
+    command = [sys.executable, "-m", "luna_kernel", "chat", "--plugins", "llamacpp", "--generator", "llamacpp"]
+    asked = [*command, "--model", str(broken), "--query", "Oi"]
+    done = subprocess.run(asked, capture_output=True, text=True, env={**os.environ}, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "template" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("failing", [0, 3])
+def test_when_llama_cpp_cannot_go_on_that_is_said_and_the_next_answer_comes(tiny, make, monkeypatch, failing):
+    generator = make(tiny)
+    expected = answer(generator, Turn("Oi", sampling=Sampling(**DRAWN)))
+    evaluate, calls = generator.model.llama.eval, []
+
+    def fail(ids):
+        calls.append(ids)
+        if len(calls) > failing:
+            raise RuntimeError("llama_decode returned 1")
+        evaluate(ids)
+
+    monkeypatch.setattr(generator.model.llama, "eval", fail)
+    with pytest.raises(LunaError, match="llama_decode returned 1") as caught:
+        answer(generator, Turn("Oi!", sampling=Sampling(**DRAWN)))
+    assert caught.value.hint
+    monkeypatch.undo()
+    turn = Turn("Oi", sampling=Sampling(**DRAWN))
+    assert answer(generator, turn) == expected
+    assert turn.usage["cached_tokens"] == 0
 
 
 def test_a_file_that_is_cut_or_damaged(tiny, make, tmp_path):

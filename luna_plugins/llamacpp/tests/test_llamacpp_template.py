@@ -115,6 +115,10 @@ def test_without_a_template_the_lines_are_plain():
         "{{ messages[0].content",
         "nothing of it",
         "{{ messages[7].content.x }}",
+        "{{ '{} {}'.format(1) }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        "{{ " + "(" * 5000 + ")" * 5000 + " }}",
+        "{{ messages[0].content | no_such_filter }}",
     ],
 )
 def test_a_bad_or_evil_template_is_an_error_for_people(template):
