@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ t = catalogue(__package__)
 
 _STOP_REASONS = {"end": "end", "length": "length", "context": "length", "stopped": "interrupted"}
 """What the model room calls the end of a generation, and what a turn calls it."""
+_REMEMBERED = 2000
+"""Messages whose ids are remembered: each turn's prompt holds all the earlier ones again."""
 _NEAR = 16
 _MOMENTS = 4
 """Earlier states that are kept, so many turns may be taken back without reading the conversation again."""
@@ -50,7 +53,7 @@ class LunaGenerator(Generator):
             raise UsageError(t("model.no_tokenizer"), hint=t("model.no_tokenizer.hint"))
         self.model = opened.model
         self.tokenizer = opened.tokenizer
-        self.template = DialogueTemplate(opened.tokenizer)
+        self.template = DialogueTemplate(opened.tokenizer, remember=_REMEMBERED)
         chat = opened.manifest.chat
         self.grounds_itself = bool(chat.get("grounds_itself", False))
         self.can_think = bool(chat.get("thinking", False))
@@ -59,8 +62,8 @@ class LunaGenerator(Generator):
         self._state: Any = None
         self._seen: list[int] = []
         """The ids that `_state` has read."""
-        self._moments: list[tuple[list[int], Snapshot]] = []
-        """Ids and state before what was asked last, the newest at the end: where an answer is made anew from."""
+        self._moments: list[_Moment] = []
+        """Before what was asked, the newest at the end, then after the question: where answers are made anew from."""
         known = {**self.model.condition_names, **opened.manifest.conditions}
         self._space = ConditionSpace(self.model.conditions, known)
         self._told: dict[str, list[float]] = {}
@@ -107,7 +110,7 @@ class LunaGenerator(Generator):
                 return
             closing, _ = self.template.render([], answer=True)
             prompt = [*prompt, *thought, self.template.end_id, *closing]
-            before = 0
+            before = None
         for piece in self._speak(turn, prompt, stop, [], before):
             yield Text(piece)
 
@@ -120,21 +123,22 @@ class LunaGenerator(Generator):
         return fit_messages(self, turn)
 
     def _speak(
-        self, turn: Turn, prompt: list[int], stop: Callable[[], bool], spoken: list[int], before: int
+        self, turn: Turn, prompt: list[int], stop: Callable[[], bool], spoken: list[int], before: int | None
     ) -> Iterator[str]:
         """Generate one turn of speech after `prompt`; `spoken` gets its ids, `turn` its reason to stop.
 
-        The moment when the model has read the first `before` tokens, all but the question, is kept; 0: none is.
+        The moments when the model has read the first `before` tokens, all but the question, and when it has read the
+        question too are kept; None: none is.
         """
         from luna_kernel.model.generation import generate
         from luna_kernel.model.sampling_config import Sampling
 
         text = AnswerText(self.tokenizer.stream(), turn.sampling.stop)
         turn.prompt_ids, turn.answer_ids = list(prompt), []
-        state, rest = self._continue(prompt)
+        state, rest, logits = self._continue(prompt)
         read = len(prompt) - len(rest)
         turn.usage["cached_tokens"] += read
-        pause = before - read
+        pause = (before or 0) - read
         if 0 <= pause < _NEAR and read:  # a pass of its own for so few tokens would cost more than reading them twice
             self._keep_moment(prompt[:read])
         run = generate(
@@ -149,6 +153,8 @@ class LunaGenerator(Generator):
             condition=self._condition(),
             pause=pause if pause >= _NEAR else 0,
             at_pause=lambda: self._keep_moment(prompt[:before]),
+            after_prompt=(lambda logits: self._keep_moment(prompt, logits)) if before is not None else None,
+            first_logits=logits,
         )
         try:
             for id_ in run:
@@ -196,26 +202,40 @@ class LunaGenerator(Generator):
 
     # --- decode state --------------------------------------------------------------------------------------------
 
-    def _keep_moment(self, read: list[int]) -> None:
+    def _keep_moment(self, read: list[int], logits: Any = None) -> None:
         """Remember the state as it is after `read`, unless it is remembered already."""
-        if not self._moments or self._moments[-1][0] != read:
-            self._moments = [*self._moments[1 - _MOMENTS :], (read, self._state.snapshot())]
+        if not self._moments or self._moments[-1].read != read:
+            earlier = [moment for moment in self._moments if moment.logits is None]
+            kept = earlier[1 - _MOMENTS :] if logits is None else earlier
+            self._moments = [*kept, _Moment(read, self._state.snapshot(), logits)]
 
-    def _continue(self, prompt: list[int]) -> tuple[Any, list[int]]:
-        """A decode state and the ids of `prompt` that it has not read yet, one at least."""
+    def _continue(self, prompt: list[int]) -> tuple[Any, list[int], Any]:
+        """A decode state, the ids of `prompt` that it has not read yet, and if there are none the logits after them."""
         seen, self._seen = self._seen, []
         state = self._state
         if state is not None and _begins(prompt, seen):
-            return state, prompt[len(seen) :]
+            return state, prompt[len(seen) :], None
         while state is not None and self._moments:  # a question was changed, or its answer is made anew
-            seen, moment = self._moments[-1]
-            if _begins(prompt, seen):
-                state.restore(moment)
-                return state, prompt[len(seen) :]
+            moment = self._moments[-1]
+            if _begins(prompt, moment.read) or (moment.logits is not None and prompt == moment.read):
+                state.restore(moment.state)
+                rest = prompt[len(moment.read) :]
+                return state, rest, None if rest else moment.logits
             self._moments.pop()
         self._state = self.model.make_state(1, self._max_positions)
         self._moments = []
-        return self._state, prompt
+        return self._state, prompt, None
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """A state to come back to."""
+
+    read: list[int]
+    """The ids that it has read."""
+    state: Snapshot
+    logits: Any
+    """(1, V) after the last of them, at the end of a prompt; else None."""
 
 
 def _begins(prompt: list[int], seen: list[int]) -> bool:

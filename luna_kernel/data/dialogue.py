@@ -9,6 +9,7 @@ in the tokenizer's folder (`dialogue.json`): roles, thinking, proactive, end. Th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -19,10 +20,16 @@ Opening = Literal["assistant", "thinking", "proactive"]
 
 
 class DialogueTemplate:
-    """Messages to ids and masks, with the control tokens of one tokenizer."""
+    """Messages to ids and masks, with the control tokens of one tokenizer.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    Args:
+        tokenizer: with the dialogue's control tokens.
+        remember: texts whose ids are remembered, the last ones; for conversations, which grow by a message at a time.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, remember: int = 0) -> None:
         self.tokenizer = tokenizer
+        self._encode = functools.lru_cache(remember)(tokenizer.encode) if remember else tokenizer.encode
         data = tokenizer.dialogue
         self._roles = {role: tokenizer.control_id(name) for role, name in data["roles"].items()}
         self.thinking_id = tokenizer.control_id(data["thinking"])
@@ -65,7 +72,7 @@ class DialogueTemplate:
         return ids, mask
 
     def _turn(self, ids: list[int], mask: list[bool], opening: int, text: str, *, supervised: bool) -> None:
-        content = self.tokenizer.encode(text)
+        content = self._encode(text)
         ids += [opening, *content, self.end_id]
         mask += [False, *[supervised] * (len(content) + 1)]
 

@@ -51,7 +51,8 @@ class Generation(Iterator[int]):
         read_ids: Sequence[int] = (),
         pause: int,
         at_pause: Callable[[], None] | None,
-        index: int = 0,
+        after_prompt: Callable[[Tensor], None] | None,
+        first_logits: Tensor | None,
     ) -> None:
         self.model = model
         self.sampling = sampling
@@ -60,11 +61,12 @@ class Generation(Iterator[int]):
         self.should_stop = should_stop or (lambda: False)
         self.condition = condition
         self._pause, self._at_pause = pause, at_pause
+        self._after_prompt, self._first_logits = after_prompt, first_logits
         self.finish_reason: str | None = None
         self.tokens: list[int] = []
         limit = model.dims.max_positions if state is None else state.max_length
         used = 0 if state is None else state.length
-        if not prompt_ids:
+        if not prompt_ids and first_logits is None:
             raise ValueError("the prompt is empty: give at least one token, such as the turn's opening")
         if used + len(prompt_ids) >= limit:
             raise UsageError(
@@ -74,7 +76,7 @@ class Generation(Iterator[int]):
         self.state = model.make_state(1, limit) if state is None else state
         self._device = model.embedding.weight.device
         self._waiting = list(prompt_ids)
-        self._generator = make_generator(sampling, self._device, index)
+        self._generator = make_generator(sampling, self._device)
         self._seen: Tensor | None = None
         if sampling.repetition_penalty != 1:
             self._seen = torch.zeros(1, model.dims.vocab_size, dtype=torch.bool, device=self._device)
@@ -87,9 +89,11 @@ class Generation(Iterator[int]):
             return self._finish("length")
         if self.state.length + len(self._waiting) > self.state.max_length:
             return self._finish("context")
-        logits = self._feed()
+        logits = self._feed() if self._waiting else self._first()
         if logits is None:
             return self._finish("stopped")
+        if self._after_prompt is not None and not self.tokens:
+            self._after_prompt(logits)
         token = int(sample(logits, self.sampling, [self._generator], self._seen))
         if token in self.end_ids:
             return self._finish("end")
@@ -100,6 +104,10 @@ class Generation(Iterator[int]):
     def _finish(self, reason: str) -> int:
         self.finish_reason = reason
         raise StopIteration
+
+    def _first(self) -> Tensor | None:
+        """The logits of a prompt that was read before, or None if told to stop."""
+        return None if self.should_stop() else self._first_logits
 
     @torch.no_grad()
     def _feed(self) -> Tensor | None:
@@ -137,12 +145,15 @@ def generate(
     read_ids: Sequence[int] = (),
     pause: int = 0,
     at_pause: Callable[[], None] | None = None,
+    after_prompt: Callable[[Tensor], None] | None = None,
+    first_logits: Tensor | None = None,
 ) -> Generation:
     """Answer a prompt, token by token.
 
     Args:
         model: in `eval` mode.
-        prompt_ids: not empty. With `state`, only what comes after that which the state has seen.
+        prompt_ids: not empty, unless `first_logits` are given. With `state`, only what comes after that which the
+            state has seen.
         sampling: how tokens are chosen; None: its defaults.
         end_ids: tokens that end the answer.
         max_tokens: of the answer; None: as far as the context reaches.
@@ -152,6 +163,8 @@ def generate(
         read_ids: what `state` has read already, so that the repetition penalty counts it too.
         pause: after so many tokens of the prompt `at_pause` is called; 0: never.
         at_pause: for a snapshot of the state in the middle of a prompt.
+        after_prompt: called with the logits (1, V) of the prompt's last token: for a snapshot of state and opinion.
+        first_logits: what `after_prompt` was given, when `state` has read the whole prompt.
 
     Raises:
         UsageError: the prompt leaves no room for an answer.
@@ -168,6 +181,8 @@ def generate(
         read_ids=read_ids,
         pause=pause,
         at_pause=at_pause,
+        after_prompt=after_prompt,
+        first_logits=first_logits,
     )
 
 

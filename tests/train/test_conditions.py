@@ -164,7 +164,7 @@ def test_another_condition_forgets_what_was_read(config, tone_file):
 
     def logits(generator):
         """What the kept state gives for one more token."""
-        state, rest = generator._continue([*generator._seen, 7])
+        state, rest, _ = generator._continue([*generator._seen, 7])
         output = generator.model(torch.tensor([rest]), state=state, condition=generator._condition())
         return output.logits.detach()
 
