@@ -90,7 +90,7 @@ def test_together_as_alone(decoder: Decoder, engine: Engine, sampling: Sampling)
 
 
 @pytest.mark.parametrize(
-    "sampling", [Sampling(temperature=0.0, repetition_penalty=2.0), Sampling(temperature=0.8, seed=5)]
+    "sampling", [Sampling(temperature=1.5, seed=2, repetition_penalty=1.3), Sampling(temperature=1.5, seed=5)]
 )
 def test_a_thought_and_its_answer_are_what_two_generations_give(
     decoder: Decoder, engine: Engine, sampling: Sampling
