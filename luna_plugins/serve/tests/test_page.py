@@ -87,6 +87,19 @@ def test_theme_and_language_stay(page: Any) -> None:
     assert page.execute_script("return document.documentElement.lang") == language
 
 
+def test_a_narrow_window_shows_everything_in_its_width(page: Any) -> None:
+    narrow = {"width": 360, "height": 700, "deviceScaleFactor": 1, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+    try:
+        wait_for(page, "innerWidth === 360")
+        title = "document.querySelector('h1')"
+        height = f"{title}.offsetHeight / parseFloat(getComputedStyle({title}).fontSize)"
+        assert page.execute_script(f"return {height}") < 2, "the name is broken into lines"
+        assert page.execute_script("return document.documentElement.scrollWidth") <= 360
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_every_control_has_a_name(page: Any) -> None:
     nameless = page.execute_script(
         "return [...document.querySelectorAll('button, select, textarea, input')].filter((e) => "
