@@ -100,7 +100,7 @@ class LunaGenerator(Generator):
             turn.notes["prompt"] = {"messages_left_out": left_out}
         thinks = turn.think and self.can_think
         prompt, _ = self.template.render(messages, answer="thinking" if thinks else True)
-        before = len(self.template.render(messages[:-1])[0])
+        before: int | None = len(self.template.render(messages[:-1])[0])
         turn.usage = {"prompt_tokens": len(prompt), "cached_tokens": 0, "completion_tokens": 0}
         if thinks:
             thought: list[int] = []
