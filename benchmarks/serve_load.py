@@ -3,7 +3,8 @@
     python benchmarks/serve_load.py [--streams 32] [--seconds 300] [--rounds 3]
 
 First, in turns: the same model in this process without a server, one stream, four, and all of them (tokens per second,
-medians of neighbouring turns; the time to the first token; the server's peak memory). Then all streams for `--seconds`,
+medians of neighbouring turns; the time to the first token; the server's peak memory; and the processor's time per
+token, which says how much of a difference is work and how much is waiting for others on the machine). Then all streams for `--seconds`,
 with a few clients that read slowly and a few that break off; errors, the server's memory over time, and the tokens per
 second of the others meanwhile. Weights are random: `ignore_eos` makes each answer as long as asked.
 """
@@ -97,10 +98,12 @@ async def load(url: str, streams: int, seconds: float, *, rude: bool = False) ->
     return count, count.tokens / taken
 
 
-def in_process(folder: str, plugins: str, seconds: float) -> float:
-    """Tokens per second of the same model in this process, without a server."""
+def in_process(folder: str, plugins: str, seconds: float) -> tuple[float, float]:
+    """Tokens per second of the same model in this process, without a server, with as many threads as the server's engine
+    would take; and the processor's milliseconds per token."""
     from luna_kernel.base.threads import share_cores
     from luna_kernel.chat.generators import LunaGenerator
+    from luna_kernel.model.decoding_threads import DecodingThreads
     from luna_kernel.model.generation import generate
     from luna_kernel.model.sampling_config import Sampling
     from luna_kernel.plugins import load_plugins
@@ -109,10 +112,17 @@ def in_process(folder: str, plugins: str, seconds: float) -> float:
     model = Path(folder, "data", "models", "mini")
     generator = LunaGenerator.open(str(model), plugins=load_plugins(plugins))
     prompt = generator.tokenizer.encode("Conte a história número 1.")
-    made, begin = 0, time.monotonic()
+    DecodingThreads(generator.model)
+    made, begin, worked = 0, time.monotonic(), time.process_time()
     while time.monotonic() - begin < seconds:
         made += sum(1 for _ in generate(generator.model, prompt, Sampling(temperature=0.7), max_tokens=TOKENS))
-    return made / (time.monotonic() - begin)
+    return made / (time.monotonic() - begin), 1000 * (time.process_time() - worked) / made
+
+
+def work(pid: int) -> float:
+    """Seconds of the processor that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def peak(pid: int) -> float:
@@ -126,20 +136,29 @@ def turns(folder: str, plugins: str, url: str, pid: int, streams: int, rounds: i
     """In this process, one stream, four, all of them, in turns; prints what they come to."""
     rates: dict[str, list[float]] = {"alone": [], "1": [], "4": [], str(streams): []}
     waits: dict[str, list[float]] = {name: [] for name in rates}
+    efforts: dict[str, list[float]] = {name: [] for name in rates}
     peaks: dict[str, float] = {}
     for _ in range(rounds):
-        rates["alone"].append(in_process(folder, plugins, 5))
+        rate, effort = in_process(folder, plugins, 5)
+        rates["alone"].append(rate)
+        efforts["alone"].append(effort)
         for name in ("1", "4", str(streams)):
+            before = work(pid)
             count, rate = asyncio.run(load(url, int(name), 10))
+            efforts[name].append(1000 * (work(pid) - before) / max(1, count.tokens))
             rates[name].append(rate)
             waits[name] += count.waits
             peaks.setdefault(name, peak(pid))
-    print(f"in this process: {statistics.median(rates['alone']):.0f} tokens/s")
+    effort = {name: statistics.median(values) for name, values in efforts.items()}
+    print(
+        f"in this process: {statistics.median(rates['alone']):.0f} tokens/s, {effort['alone']:.2f} ms of work a token"
+    )
     for name in ("1", "4", str(streams)):
         ratios = [b / a for a, b in zip(rates["1"], rates[name], strict=True)]
         spread = f"{statistics.median(ratios):.2f} times one ({min(ratios):.2f} to {max(ratios):.2f})"
         wait = statistics.median(waits[name])
         said = f"{statistics.median(rates[name]):.0f} tokens/s, {spread}, first token after {wait:.0f} ms"
+        said += f", {effort[name]:.2f} ms of work a token"
         print(f"{name} streams: {said} (median), peak {peaks[name]:.0f} MB")
     overhead = [a / b for a, b in zip(rates["alone"], rates["1"], strict=True)]
     print(
