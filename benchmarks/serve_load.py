@@ -3,8 +3,8 @@
     python benchmarks/serve_load.py [--streams 32] [--seconds 300] [--rounds 3]
 
 First, in turns: the same model in this process without a server, one stream, four, and all of them (tokens per second,
-medians of neighbouring turns; the time to the first token; the server's peak memory; and the processor's time per
-token, which says how much of a difference is work and how much is waiting for others on the machine). Then all streams for `--seconds`,
+medians of neighbouring turns; the time to the first token; the server's peak memory; the processor's time per token,
+which says how much of a difference is work and how much is waiting for other programs). Then all streams for `--seconds`,
 with a few clients that read slowly and a few that break off; errors, the server's memory over time, and the tokens per
 second of the others meanwhile. Weights are random: `ignore_eos` makes each answer as long as asked.
 """
@@ -99,8 +99,8 @@ async def load(url: str, streams: int, seconds: float, *, rude: bool = False) ->
 
 
 def in_process(folder: str, plugins: str, seconds: float) -> tuple[float, float]:
-    """Tokens per second of the same model in this process, without a server, with as many threads as the server's engine
-    would take; and the processor's milliseconds per token."""
+    """Tokens per second of the same model in this process, without a server but with as many threads as its engine
+    would take, and the processor's milliseconds per token."""
     from luna_kernel.base.threads import share_cores
     from luna_kernel.chat.generators import LunaGenerator
     from luna_kernel.model.decoding_threads import DecodingThreads
