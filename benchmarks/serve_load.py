@@ -4,7 +4,7 @@
 
 First, in turns: the same model in this process without a server, one stream, four, and all of them (tokens per second,
 medians of neighbouring turns; the time to the first token; the server's peak memory; the processor's time per token,
-which says how much of a difference is work and how much is waiting for other programs). Then all streams for `--seconds`,
+which shows what is work and what is waiting for other programs). Then all streams for `--seconds`,
 with a few clients that read slowly and a few that break off; errors, the server's memory over time, and the tokens per
 second of the others meanwhile. Weights are random: `ignore_eos` makes each answer as long as asked.
 """
