@@ -158,7 +158,8 @@ class Attention(Layer):
                 visible = visible & ((query - slot < self.window) | (slot < self.sinks))
             return visible[:, None]
         segments = segments[:, :S]
-        visible = visible & (segments[:, S - T :, None] == segments[:, None, :])
+        same = segments[:, S - T :, None] == segments[:, None, :]
+        visible = same if T == 1 else visible & same  # the newest token comes after all of them
         if self.window is not None:
             positions = ctx.positions if cache is None else cache.positions[:, :S]
             near = ctx.positions[:, :, None] - positions[:, None, :] < self.window
