@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from luna_kernel.base.errors import IntegrityError
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from luna_kernel.plugins.registry import Registry
 
 
-@dataclass(frozen=True)
-class Hit:
+class Hit(NamedTuple):
     """A chunk that was found."""
 
     chunk_id: int
@@ -58,6 +57,10 @@ class Retriever(ABC):
         """The best `k` or fewer chunks, best first, none with a score that means nothing (no common term, padding).
 
         Equal scores come in the order of their ids. An empty index or query gives an empty list."""
+
+    def search_each(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        """What `search` finds for each of some queries; a retriever may be faster at it than one by one."""
+        return [self.search(query, k) for query in queries]
 
     @abstractmethod
     def save(self, folder: Path) -> None:

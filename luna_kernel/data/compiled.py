@@ -22,12 +22,10 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Loops:
-    """The compiled functions."""
+    """What is compiled."""
 
-    add: Callable[..., int]
-    """See `_add`."""
-    select: Callable[..., tuple[Array, Array]]
-    """See `_selector`."""
+    search: Callable[..., None]
+    """See `_searcher`."""
 
 
 _lock = threading.Lock()
@@ -65,15 +63,39 @@ def _compile() -> None:
         numba: Any = importlib.import_module("numba")
     except ImportError:  # there, but not for this interpreter or this numpy
         return
-    types, njit = numba.types, numba.njit
-    i64, f32 = types.Array(types.int64, 1, "C"), types.Array(types.float32, 1, "C")
+    types, njit = numba.types, numba.njit(nogil=True)
+    i64, f32, f64 = (types.Array(kind, 1, "C") for kind in (types.int64, types.float32, types.float64))
     # What is mapped from a file is read-only and may lie anywhere.
     read_i32, read_i64, read_f32 = (
         types.Array(kind, 1, "C", readonly=True, aligned=False) for kind in (types.int32, types.int64, types.float32)
     )
-    add = types.int64(read_i32, read_i64, read_i32, read_f32, read_i64, read_f32, f32, i64, types.int64)
-    select = types.Tuple((i64, f32))(f32, i64, types.int64, types.int64, read_i64)
-    _loops = Loops(njit(add, nogil=True)(_add), njit(select, nogil=True)(_selector(njit(nogil=True)(_sink))))
+    found, best = types.Array(types.int64, 2, "C"), types.Array(types.float32, 2, "C")
+    segment = (read_i32, read_i64, read_i32, read_f32, read_i64)
+    signature = types.void(*segment, f64, f64, i64, f64, i64, f32, i64, found, best, i64)
+    sink = njit(_sink)
+    parts = (njit(_arranger(njit(_bound))), njit(_add), njit(_taker(sink)), njit(_sorter(sink)))
+    _loops = Loops(numba.njit(signature, nogil=True)(_searcher(*parts)))
+
+
+def _bound(term: int, weight: float, scales: Array, largest: Array) -> float:
+    """The most that a term can add to a row."""
+    return weight * scales[term] * largest[term] if term < len(scales) else 0.0
+
+
+def _arranger(bound: Callable[..., float]) -> Callable[..., None]:
+    """`arrange`, with `_bound` as it is compiled."""
+
+    def arrange(asked: Array, weights: Array, scales: Array, largest: Array) -> None:
+        """Put a question's terms in the order of their bounds, largest first; equal ones stay as they are."""
+        for i in range(1, len(asked)):
+            term, weight, at = asked[i], weights[i], i
+            own = bound(term, weight, scales, largest)
+            while at > 0 and bound(asked[at - 1], weights[at - 1], scales, largest) < own:
+                asked[at], weights[at] = asked[at - 1], weights[at - 1]
+                at -= 1
+            asked[at], weights[at] = term, weight
+
+    return arrange
 
 
 def _add(
@@ -81,27 +103,20 @@ def _add(
     starts: Array,
     rows: Array,
     values: Array,
+    scales: Array,
     asked: Array,
     weights: Array,
     scores: Array,
     touched: Array,
-    count: int,
 ) -> int:
-    """Add the worth of one segment's postings to the scores of their rows; returns how many rows are touched now.
+    """Add the worth of one segment's postings to the scores of their rows; how many rows are touched.
 
-    Args:
-        terms: int32 (V,), ascending: those of the segment.
-        starts: int64 (V + 1,), see `Segment`.
-        rows: int32 (P,).
-        values: float32 (P,), what each posting is worth, 0 for a removed row.
-        asked: int64 (Q,), numbers of terms in the order in which they are added.
-        weights: float32 (Q,), what their worth is multiplied by.
-        scores: float32 (N,), changed.
-        touched: int64 (N,), the rows whose score is not 0, `count` of them so far; changed.
-        count: see `touched`.
+    The arrays are those of `search` below, `asked` and `weights` those of one question. `scores` are all 0 before; the
+    first entries of `touched` are the rows whose score is not 0 afterwards.
     """
+    count = 0
     for i in range(len(asked)):
-        term, weight = asked[i], weights[i]
+        term = asked[i]
         low, high = 0, len(terms)
         while low < high:
             middle = (low + high) // 2
@@ -111,6 +126,7 @@ def _add(
                 high = middle
         if low == len(terms) or terms[low] != term:
             continue
+        weight = np.float32(weights[i] * scales[term])
         for p in range(starts[low], starts[low + 1]):
             gain = weight * values[p]
             if gain > 0:
@@ -139,29 +155,29 @@ def _sink(best: Array, found: Array, size: int, score: float, item: int) -> None
     best[at], found[at] = score, item
 
 
-def _selector(sink: Callable[..., None]) -> Callable[..., tuple[Array, Array]]:
-    """`select`, with `_sink` as it is compiled."""
+def _taker(sink: Callable[..., None]) -> Callable[..., int]:
+    """`take`, with `_sink` as it is compiled."""
 
-    def select(scores: Array, touched: Array, count: int, k: int, ids: Array) -> tuple[Array, Array]:
-        """(ids, scores) of the `k` touched rows with the largest scores, best first, equal ones by their ids.
+    def take(scores: Array, touched: Array, count: int, ids: Array, best: Array, found: Array, size: int) -> int:
+        """Put the touched rows into a heap, the worst of the best at its top; how many it holds then.
 
         Leaves `scores` clean: all 0.
 
         Args:
             scores: float32 (N,).
             touched: int64 (N,), see `_add`.
-            count: see `touched`.
-            k: how many at most, 1 or more.
+            count: how many rows are touched.
             ids: int64 (N,), of the rows.
+            best: float32 (k,), the heap's scores.
+            found: int64 (k,), its ids.
+            size: how many it holds.
         """
-        size = min(k, count)
-        best, found = np.zeros(size, np.float32), np.zeros(size, np.int64)  # a heap, the worst of the best at its top
         for i in range(count):
             row = touched[i]
             score, item = scores[row], ids[row]
             scores[row] = 0
-            if i < size:
-                at = i
+            if size < len(best):
+                at = size
                 while at > 0:
                     above = (at - 1) // 2
                     if best[above] < score or (best[above] == score and found[above] > item):
@@ -169,12 +185,78 @@ def _selector(sink: Callable[..., None]) -> Callable[..., tuple[Array, Array]]:
                     best[at], found[at] = best[above], found[above]
                     at = above
                 best[at], found[at] = score, item
+                size += 1
             elif score > best[0] or (score == best[0] and item < found[0]):
                 sink(best, found, size, score, item)
+        return size
+
+    return take
+
+
+def _sorter(sink: Callable[..., None]) -> Callable[..., None]:
+    """`sort`, with `_sink` as it is compiled."""
+
+    def sort(best: Array, found: Array, size: int) -> None:
+        """Make a heap of `size` entries a list, best first, equal ones by their ids."""
         for end in range(size - 1, 0, -1):  # the worst goes to the end
             score, item = best[end], found[end]
             best[end], found[end] = best[0], found[0]
             sink(best, found, end, score, item)
-        return found, best
 
-    return select
+    return sort
+
+
+def _searcher(
+    arrange: Callable[..., None], add: Callable[..., int], take: Callable[..., int], sort: Callable[..., None]
+) -> Callable[..., None]:
+    """`search`, with its parts as they are compiled."""
+
+    def search(
+        terms: Array,
+        starts: Array,
+        rows: Array,
+        values: Array,
+        ids: Array,
+        scales: Array,
+        largest: Array,
+        asked: Array,
+        weights: Array,
+        ends: Array,
+        scores: Array,
+        touched: Array,
+        found: Array,
+        best: Array,
+        sizes: Array,
+    ) -> None:
+        """Find the best rows of one segment for some questions; a row lies in one segment, so its sum is whole there.
+
+        Args:
+            terms: int32 (V,), ascending: those of the segment.
+            starts: int64 (V + 1,), see `Segment`.
+            rows: int32 (P,).
+            values: float32 (P,), what each posting is worth, 0 for a removed row.
+            ids: int64 (N,), of the rows.
+            scales: float64 (T,), what the worth of each term's postings is multiplied by.
+            largest: float64 (T,), the largest worth among them.
+            asked: int64 (A,), numbers of terms, one question after the other; put in order.
+            weights: float64 (A,), of the terms; likewise.
+            ends: int64 (Q,), where each question's terms end.
+            scores: float32 (N,), all 0, and all 0 again afterwards.
+            touched: int64 (N,), room.
+            found: int64 (Q, k), changed: the ids found for each question, best first.
+            best: float32 (Q, k), changed: their scores.
+            sizes: int64 (Q,), changed: how many; those of the segments before are there already.
+        """
+        begin = 0
+        for i in range(len(ends)):
+            own, sums = asked[begin : ends[i]], weights[begin : ends[i]]
+            arrange(own, sums, scales, largest)
+            count = add(terms, starts, rows, values, scales, own, sums, scores, touched)
+            size = sizes[i]
+            if size:  # worst first it is a heap again
+                best[i, :size], found[i, :size] = best[i, :size][::-1].copy(), found[i, :size][::-1].copy()
+            sizes[i] = take(scores, touched, count, ids, best[i], found[i], size)
+            sort(best[i], found[i], sizes[i])
+            begin = ends[i]
+
+    return search

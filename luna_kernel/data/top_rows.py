@@ -9,8 +9,7 @@ Turtle and Flood, "Query evaluation: strategies and optimizations", 1995). The r
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,15 +51,16 @@ class TopRows:
         self.size = size
         self._spare: list[tuple[Floats, Ints]] = []
 
-    @contextlib.contextmanager
-    def space(self) -> Iterator[tuple[Floats, Ints]]:
-        """Scores, float32 (size,), all 0, and room for the numbers of as many rows, int64; given back all 0 again."""
+    def take(self) -> tuple[Floats, Ints]:
+        """A work space: scores, float32 (size,), all 0, and room for the numbers of as many rows, int64."""
         try:
-            own = self._spare.pop()
+            return self._spare.pop()
         except IndexError:
-            own = np.zeros(self.size, np.float32), np.empty(self.size, np.int64)
-        yield own  # after a failure it is dropped: nobody knows what is left in it
-        self._spare.append(own)
+            return np.zeros(self.size, np.float32), np.empty(self.size, np.int64)
+
+    def give(self, space: tuple[Floats, Ints]) -> None:
+        """Take back a work space whose scores are all 0 again; after a failure it is not given back."""
+        self._spare.append(space)
 
     def search(self, columns: Sequence[Column], k: int) -> tuple[Ints, Floats]:
         """(rows, scores) of the `k` best rows, all that tie with the last, and maybe others; in no order, each once.
@@ -72,10 +72,12 @@ class TopRows:
         columns = sorted((column for column in columns if len(column.rows)), key=lambda c: -c.bound)
         if not columns:
             return np.zeros(0, np.int32), np.zeros(0, np.float32)
-        with self.space() as (scores, _):
-            rows, values, used = self._sum(columns, k, scores)
-            for column in columns[:used]:
-                scores[column.rows] = 0
+        space = self.take()
+        scores = space[0]
+        rows, values, used = self._sum(columns, k, scores)
+        for column in columns[:used]:
+            scores[column.rows] = 0
+        self.give(space)
         return rows, values
 
     def _sum(self, columns: Sequence[Column], k: int, scores: Floats) -> tuple[Ints, Floats, int]:

@@ -6,12 +6,14 @@ large, the sum is compiled (`compiled`); otherwise numpy does it, skipping what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from luna_kernel.contracts.retrievers import Hit
+
 from . import compiled
+from .compiled import Array
 from .postings import Postings
 from .top_rows import Column, Floats, Ints, TopRows
 
@@ -19,6 +21,8 @@ _PATIENCE = 0.1
 """Share of all postings that is weighed term by term after a change before all are weighed at once."""
 _LARGE = 4096
 """From so many rows on compiling pays."""
+_ROOM = 1 << 16
+"""Hits that questions asked together have room for."""
 
 
 class WeightedSearch:
@@ -47,18 +51,31 @@ class WeightedSearch:
         self._asked = 0
         self._values: list[Floats] = []
         self._largest: list[Floats] = []
-        self._known: list[tuple[int, float]] = []
+        self._known: tuple[Array, Array] = np.zeros(0), np.zeros(0)
         self._top = TopRows(0)
 
-    def best(self, asked: Sequence[tuple[int, float]], k: int) -> list[tuple[int, float]]:
-        """(id, score) of the `k` items with the largest sums, best first, equal ones in the order of their ids.
+    def best(self, asked: Mapping[int, float], k: int) -> list[Hit]:
+        """The `k` items with the largest sums, best first, equal ones in the order of their ids.
 
         Args:
-            asked: number and weight (positive) of each term, each term once; terms that no item holds are skipped.
+            asked: weight (positive) of each term by its number; terms that no item holds are skipped.
             k: how many at most.
         """
-        if k <= 0 or not asked:
-            return []
+        return self.best_of_each([asked], k)[0]
+
+    def best_of_each(self, questions: Sequence[Mapping[int, float]], k: int) -> list[list[Hit]]:
+        """What `best` finds for each of some questions; together they cost less."""
+        loops = self._ready() if k > 0 else None
+        if loops is not None:
+            size = max(1, _ROOM // min(k, len(self._postings.ids)))
+            if len(questions) <= size:
+                return self._compiled(loops, questions, k)
+            parts = [questions[begin : begin + size] for begin in range(0, len(questions), size)]
+            return [found for part in parts for found in self._compiled(loops, part, k)]
+        return [self._plain(asked, k) if asked and k > 0 else [] for asked in questions]
+
+    def _ready(self) -> compiled.Loops | None:
+        """What is compiled, where that can be used; weighs all postings when it is time to."""
         postings = self._postings
         if self._version != postings.version:
             self._version, self._asked, self._values, self._largest = postings.version, 0, [], []
@@ -66,14 +83,14 @@ class WeightedSearch:
             self._top = TopRows(len(postings.ids))
         if not self._values and self._asked >= _PATIENCE * sum(len(segment) for segment in postings.segments):
             self._weigh_all()
-        loops = compiled.loops() if self._values and len(postings.ids) >= _LARGE else None
-        if loops is not None:
-            return self._compiled(loops, asked, k)
-        columns = [self.column(term, weight) for term, weight in asked]
+        return compiled.loops() if self._values and len(postings.ids) >= _LARGE else None
+
+    def _plain(self, asked: Mapping[int, float], k: int) -> list[Hit]:
+        columns = [self.column(term, weight) for term, weight in asked.items()]
         rows, scores = self._top.search([column for column in columns if column is not None], k)
-        ids = postings.ids[rows]
+        ids = self._postings.ids[rows]
         order = np.lexsort((ids, -scores))[:k]
-        return list(zip(ids[order].tolist(), scores[order].tolist(), strict=True))
+        return list(map(Hit._make, zip(ids[order].tolist(), scores[order].tolist(), strict=True)))
 
     def column(self, term: int, weight: float) -> Column | None:
         """The living rows that hold `term` with their worth; None if there are none."""
@@ -104,27 +121,31 @@ class WeightedSearch:
                 found, worths = found[living], worths[living]
         return Column(found, worths, weight * self._rarity(len(found)), largest)
 
-    def _compiled(self, loops: compiled.Loops, asked: Sequence[tuple[int, float]], k: int) -> list[tuple[int, float]]:
+    def _compiled(self, loops: compiled.Loops, questions: Sequence[Mapping[int, float]], k: int) -> list[list[Hit]]:
         """What numpy gives, added in the same order, so that the sums are the same to the bit."""
-        rarity, known, size = self._rarity, self._known, len(self._known)
-        held = []
-        for term, weight in asked:
-            if term < size and known[term][0]:
-                frequency, largest = known[term]
-                scale = weight * rarity(frequency)
-                held.append((-scale * largest, term, scale))
-        if not held:
-            return []
-        held.sort(key=itemgetter(0))
-        terms, weights = np.array([row[1] for row in held], np.int64), np.array([row[2] for row in held], np.float32)
-        postings = self._postings
-        with self._top.space() as (scores, touched):
-            count = 0
-            for part, worth in zip(postings.segments, self._values, strict=True):
-                rows = part.all_rows  # compared with their checksums when they were weighed
-                count = loops.add(part.terms, part.starts, rows, worth, terms, weights, scores, touched, count)
-            ids, best = loops.select(scores, touched, count, k, postings.ids)
-        return list(zip(ids.tolist(), best.tolist(), strict=True))
+        terms: list[int] = []
+        weights: list[float] = []
+        ends = []
+        for asked in questions:
+            terms += asked
+            weights += asked.values()
+            ends.append(len(terms))
+        postings, top, scales, largest = self._postings, self._top, *self._known
+        k = min(k, len(postings.ids))
+        given = np.array(terms, np.int64), np.array(weights, np.float64), np.array(ends, np.int64)
+        ids, scores = np.empty((len(ends), k), np.int64), np.empty((len(ends), k), np.float32)
+        sizes = np.zeros(len(ends), np.int64)
+        space = top.take()
+        for part, worth in zip(postings.segments, self._values, strict=True):
+            rows = part.all_rows  # compared with their checksums when they were weighed
+            loops.search(
+                part.terms, part.starts, rows, worth, postings.ids, scales, largest, *given, *space, ids, scores, sizes
+            )
+        top.give(space)
+        return [
+            list(map(Hit._make, zip(own[:size], sums[:size], strict=True)))
+            for own, sums, size in zip(ids.tolist(), scores.tolist(), sizes.tolist(), strict=True)
+        ]
 
     def _weigh_all(self) -> None:
         """Worth of every posting, 0 where the row was removed, and the largest of each term, segment by segment."""
@@ -142,5 +163,7 @@ class WeightedSearch:
             kept.append(values)
             tops.append(np.maximum.reduceat(values, segment.starts[:-1]) if len(values) else values)
             largest[segment.terms] = np.maximum(largest[segment.terms], tops[-1])
-        self._known = list(zip(postings.document_frequencies(size).tolist(), largest.tolist(), strict=True))
+        frequencies, which = np.unique(postings.document_frequencies(size), return_inverse=True)
+        rarities = [self._rarity(count) if count else 0.0 for count in frequencies.tolist()]
+        self._known = np.asarray(rarities, np.float64)[which], largest.astype(np.float64)
         self._largest, self._values = tops, kept

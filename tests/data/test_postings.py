@@ -97,9 +97,9 @@ def test_best_is_deterministic_and_drops_what_scores_nothing() -> None:
     postings = Postings()
     postings.add([5, 3, 9, 1], [np.asarray([term]) for term in (0, 0, 1, 0)])
     search = WeightedSearch(postings, lambda rows, counts, terms: np.ones(len(rows), np.float32))
-    assert [item for item, _ in search.best([(0, 1.0)], 2)] == [1, 3]
-    assert [item for item, _ in search.best([(0, 1.0), (7, 1.0)], 10)] == [1, 3, 5]
-    assert search.best([(0, 1.0)], 0) == search.best([], 3) == search.best([(7, 1.0)], 3) == []
+    assert [item for item, _ in search.best({0: 1.0}, 2)] == [1, 3]
+    assert [item for item, _ in search.best({0: 1.0, 7: 1.0}, 10)] == [1, 3, 5]
+    assert search.best({0: 1.0}, 0) == search.best({}, 3) == search.best({7: 1.0}, 3) == []
 
 
 @settings(max_examples=200, deadline=None)
@@ -147,7 +147,7 @@ def test_weighing_all_gives_what_weighing_one_term_gives(monkeypatch: pytest.Mon
         search = WeightedSearch(
             index, lambda rows, counts, terms: (counts / (1 + rows + terms)).astype(np.float32), float
         )
-        search.best([(0, 1.0)], 1)
+        search.best({0: 1.0}, 1)
         for term in range(31):
             column = search.column(term, 1.0)
             rows, counts = index.find(term)
@@ -172,16 +172,20 @@ def test_compiled_loops_give_the_same_bits(seed: int, vocabulary: int, terms: in
     def worth(rows: np.ndarray, counts: np.ndarray, terms: np.ndarray) -> np.ndarray:
         return (1 + (rows * 7919 + terms * 104729 + counts) % step).astype(np.float32) / np.float32(step)
 
-    numbers = rng.choice(vocabulary + 5, min(terms, vocabulary), replace=False).tolist()
-    asked = [(number, float(rng.choice([0.125, 0.7, 8.0]))) for number in numbers]
+    questions = []
+    for count in (terms, 0, 1, terms // 2):
+        numbers = rng.choice(vocabulary + 5, min(count, vocabulary), replace=False).tolist()
+        questions.append({number: float(rng.choice([0.125, 0.7, 8.0])) for number in numbers})
     found = []
     for large in (10**9, 0):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(weighted_search, "_PATIENCE", 0.0)
             patch.setattr(weighted_search, "_LARGE", large)
+            patch.setattr(weighted_search, "_ROOM", 3 * k)  # some questions at once, and then the others
             search = WeightedSearch(index, worth, lambda count: 1 / count)
-            found.append([search.best(asked, k) for _ in range(2)])
-    assert found[0] == found[1]
+            found.append([[search.best(asked, k) for asked in questions] for _ in range(2)])
+            found.append([search.best_of_each(questions, k)] * 2)
+    assert found[0] == found[1] == found[2] == found[3]
 
 
 def test_save_and_load(tmp_path: Path) -> None:

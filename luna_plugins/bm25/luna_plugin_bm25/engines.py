@@ -17,6 +17,7 @@ import numpy as np
 
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.contracts.retrievers import Hit
 from luna_kernel.data.postings import Postings
 from luna_kernel.data.top_rows import Floats, Ints
 
@@ -54,8 +55,8 @@ class Engine(ABC):
         self._version = -1
         self._ids: Ints = np.zeros(0, np.int64)
 
-    def best(self, asked: Sequence[int], k: int) -> list[tuple[int, float]]:
-        """(id, score) of the `k` best chunks, best first, equal ones in the order of their ids.
+    def best(self, asked: Sequence[int], k: int) -> list[Hit]:
+        """The `k` best chunks, best first, equal ones in the order of their ids.
 
         Args:
             asked: numbers of the question's terms, with repetitions; terms that no chunk holds are skipped.
@@ -75,7 +76,7 @@ class Engine(ABC):
         scores = self._scores(held)
         found = np.flatnonzero(scores > 0)
         order = found[np.lexsort((self._ids[found], -scores[found]))][:k]
-        return list(zip(self._ids[order].tolist(), scores[order].tolist(), strict=True))
+        return list(map(Hit._make, zip(self._ids[order].tolist(), scores[order].tolist(), strict=True)))
 
     @abstractmethod
     def _build(self, documents: list[list[int]]) -> None:

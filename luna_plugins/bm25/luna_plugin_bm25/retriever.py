@@ -13,7 +13,6 @@ order chunks came and went.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,15 +62,28 @@ class BM25Retriever(Retriever):
 
     def search(self, query: str, k: int) -> list[Hit]:
         """The best chunks that share a term with the query."""
-        known, most = self._vocabulary.numbers, self.config.k1 + 1
-        terms = self._analyzer.terms(query)
+        return self.search_each([query], k)[0]
+
+    def search_each(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        """See `Retriever.search_each`."""
         engine = self._other_engine()
         if engine is not None:
-            numbers = [number for term in terms if (number := known.get(term)) is not None]
-            return [Hit(chunk_id, score) for chunk_id, score in engine.best(numbers, k)]
-        counts = self._analyzer.weighted(query).items() if self.config.expansion else Counter(terms).items()
-        asked = [(number, times * most) for term, times in counts if (number := known.get(term)) is not None]
-        return [Hit(chunk_id, score) for chunk_id, score in self._search.best(asked, k)]
+            known, terms = self._vocabulary.numbers, self._analyzer.terms
+            return [engine.best([known[term] for term in terms(query) if term in known], k) for query in queries]
+        return self._search.best_of_each([self._asked(query) for query in queries], k)
+
+    def _asked(self, query: str) -> dict[int, float]:
+        """What each term of the question counts, by its number; terms that were never seen are left out."""
+        known, most = self._vocabulary.numbers, self.config.k1 + 1
+        if self.config.expansion:
+            terms = self._analyzer.weighted(query).items()
+            return {number: weight * most for term, weight in terms if (number := known.get(term)) is not None}
+        asked: dict[int, float] = {}
+        for term in self._analyzer.terms(query):
+            number = known.get(term)
+            if number is not None:
+                asked[number] = asked.get(number, 0.0) + most
+        return asked
 
     def _other_engine(self) -> Engine | None:
         """The library that searches instead of Luna, made when it is first asked for."""

@@ -77,7 +77,7 @@ class TfidfRetriever(Retriever):
         if not len(postings):
             return []
         self._weigh()
-        asked = []
+        asked: dict[int, float] = {}
         unseen = 1 + math.log(1 + len(postings))
         length = 0.0
         for gram, times in self._grams.count(query).items():
@@ -87,7 +87,7 @@ class TfidfRetriever(Retriever):
             weight = (1 + math.log(times)) * idf
             length += weight * weight
             if number is not None:
-                asked.append((number, weight))
+                asked[number] = weight
         found = self._search.best(asked, k)
         root = math.sqrt(length) or 1.0
         return [Hit(chunk_id, min(1.0, score / root)) for chunk_id, score in found]
