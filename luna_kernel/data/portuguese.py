@@ -60,8 +60,12 @@ def words(text: str) -> list[str]:
 
     `Dá-me 1.500 guarda-chuvas` gives `da me 1500 guarda chuvas`; `far-se-á` gives `fara se`.
     """
-    found: list[str] = []
-    for token in _WORD.findall(fold(text)):
+    folded = fold(text)
+    found = folded.rstrip("?!. ").split()
+    if "".join(found).isalnum():  # as most questions are
+        return found
+    found = []
+    for token in _WORD.findall(folded):
         if token.isalnum():
             found.append(token)
         elif token[0].isdigit() and not _JOINERS.search(token):

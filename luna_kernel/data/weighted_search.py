@@ -143,7 +143,7 @@ class WeightedSearch:
             )
         top.give(space)
         return [
-            list(map(Hit._make, zip(own[:size], sums[:size], strict=True)))
+            list(map(Hit._make, zip(own[:size], sums[:size], strict=False)))
             for own, sums, size in zip(ids.tolist(), scores.tolist(), sizes.tolist(), strict=True)
         ]
 

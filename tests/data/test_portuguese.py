@@ -64,6 +64,13 @@ def test_short_words_that_differ_in_more_than_an_ending_stay_apart_or_are_known_
     assert (first == second) is (pair in ("casa caso", "porto porta", "livro livre"))
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet="aBçÃ1²_-'’.,?! \u00a0\n", max_size=20))
+def test_plain_text_is_split_as_any_other(text: str) -> None:
+    """Text of letters, digits and blanks takes a short way; a hyphenated word after it makes it take the long one."""
+    assert words(text) == words(f"{text} | x-y")[:-2]
+
+
 @settings(deadline=None)
 @given(st.text())
 def test_any_text_gives_folded_words(text: str) -> None:

@@ -27,6 +27,10 @@ class Analyzer:
         kept = [word for word in found if word not in self._stops] or found
         return [stem(word) for word in kept] if self._stem else kept
 
+    def term(self, word: str) -> str | None:
+        """The term of one of the words that `words` gives; None for a stop word."""
+        return None if word in self._stops else stem(word) if self._stem else word
+
     def weighted(self, query: str) -> dict[str, float]:
         """The terms of a question with their weights: how often each is there, and less for words of their families.
 

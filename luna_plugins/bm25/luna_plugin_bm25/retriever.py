@@ -13,6 +13,7 @@ order chunks came and went.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from luna_kernel.contracts.retrievers import Hit, Retriever
+from luna_kernel.data.portuguese import words
 from luna_kernel.data.postings import Postings, Vocabulary
 from luna_kernel.data.postings_file import load_postings, save_postings
 from luna_kernel.data.top_rows import Floats, Ints
@@ -27,6 +29,8 @@ from luna_kernel.data.weighted_search import WeightedSearch
 
 from .analysis import Analyzer
 from .config import BM25Config
+
+_MOST_SEEN = 100_000
 
 if TYPE_CHECKING:
     from luna_kernel.plugins.registry import Registry
@@ -49,6 +53,8 @@ class BM25Retriever(Retriever):
         self._engine: Engine | None = None
         self._norms: Floats = np.zeros(0, np.float32)
         self._norms_version = -1
+        self._seen: dict[str, int] = {}
+        """See `_look_up`."""
 
     def add(self, chunk_ids: Sequence[int], texts: Sequence[str]) -> None:
         """Add chunks; see `Retriever.add`."""
@@ -79,11 +85,29 @@ class BM25Retriever(Retriever):
             terms = self._analyzer.weighted(query).items()
             return {number: weight * most for term, weight in terms if (number := known.get(term)) is not None}
         asked: dict[int, float] = {}
-        for term in self._analyzer.terms(query):
-            number = known.get(term)
-            if number is not None:
+        seen = self._seen
+        for word in words(query):
+            number = seen.get(word)
+            if number is None:
+                number = self._look_up(word)
+            if number >= 0:
                 asked[number] = asked.get(number, 0.0) + most
-        return asked
+        if asked:
+            return asked
+        # Nothing but stop words, which then count.
+        return {
+            known[term]: times * most for term, times in Counter(self._analyzer.terms(query)).items() if term in known
+        }
+
+    def _look_up(self, word: str) -> int:
+        """The number of a word's term; -1 for a stop word, and for one that was never seen, which may come yet."""
+        term = self._analyzer.term(word)
+        number = -1 if term is None else self._vocabulary.numbers.get(term, -1)
+        if number >= 0 or term is None:
+            if len(self._seen) >= _MOST_SEEN:
+                self._seen.clear()
+            self._seen[word] = number
+        return number
 
     def _other_engine(self) -> Engine | None:
         """The library that searches instead of Luna, made when it is first asked for."""

@@ -53,6 +53,31 @@ def test_finds_other_forms(query: str, first: int) -> None:
     assert search(make(TEXTS), query)[0][0] == first
 
 
+def test_a_word_that_was_unknown_is_found_once_a_chunk_has_it() -> None:
+    retriever = make(TEXTS)
+    for query in ("helicóptero", "o helicóptero"):
+        assert search(retriever, query) == []
+    retriever.add([50], ["helicópteros"])
+    assert search(retriever, "o helicóptero")[0][0] == 50
+
+
+def test_words_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("luna_plugin_bm25.retriever._MOST_SEEN", 2)
+    retriever = make(TEXTS)
+    expected = [search(make(TEXTS), query) for query in TEXTS]
+    assert [search(retriever, query) for query in TEXTS * 2] == expected * 2
+
+
+@pytest.mark.parametrize("config", [{}, {"expansion": 0.3}, {"engine": "rank_bm25"}, {"stemming": False}])
+def test_asked_together_they_give_what_each_gives(config: dict[str, object]) -> None:
+    if "engine" in config:
+        pytest.importorskip("rank_bm25")
+    retriever = make(TEXTS, **config)
+    queries = [*TEXTS, "sino da capela", "de a o", "xyz", ""]
+    assert retriever.search_each(queries, 3) == [retriever.search(query, 3) for query in queries]
+    assert retriever.search_each([], 3) == []
+
+
 def test_empty_index_and_empty_query() -> None:
     assert search(BM25Retriever(), "sino") == []
     assert search(make(TEXTS), "") == []
