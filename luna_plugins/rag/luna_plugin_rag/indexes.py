@@ -190,7 +190,7 @@ class Indexes:
                 if manifest is not None:
                     loaded = component.load().load(config, folder / _DATA, self._registry)
                     return Index(name, component, settings, loaded, saved=True)
-                self._tell_other_encoder(folder, settings, writing=writing)
+                self._tell_other(folder, component, settings, writing=writing)
         except OtherEncoderError as error:  # the same settings, and what they name is no longer the same
             if not writing:
                 raise UsageError(
@@ -201,16 +201,26 @@ class Indexes:
             self._say(t("index.damaged", name=name, reason=error.text))
         return Index(name, component, settings, component.load()(config, self._registry), saved=False)
 
-    def _tell_other_encoder(self, folder: Path, settings: dict[str, Any], *, writing: bool) -> None:
-        """Vectors of one encoder mean nothing to another: say so, and for a search stop there."""
-        made_with = integrity.read_json(folder / _MARKER).get("settings")
-        found = made_with.get("encoder") if isinstance(made_with, dict) else None
-        if found == settings.get("encoder"):
+    def _tell_other(self, folder: Path, component: Component, settings: dict[str, Any], *, writing: bool) -> None:
+        """Say that an index was made otherwise: a search makes it anew in memory, each time, until it is written.
+
+        Vectors of one encoder mean nothing to another: a search stops there.
+        """
+        manifest = integrity.read_json(folder / _MARKER)
+        made_with = manifest.get("settings")
+        made_with = made_with if isinstance(made_with, dict) else {}
+        found, expected = made_with.get("encoder"), settings.get("encoder")
+        if found != expected:
+            fields = {"name": folder.name, "found": _encoder_name(found), "expected": _encoder_name(expected)}
+            if not writing:
+                raise UsageError(t("index.other_encoder", **fields), hint=t("index.other_encoder.hint"))
+            self._say(t("index.other_encoder.anew", **fields))
             return
-        fields = {"name": folder.name, "found": _encoder_name(found), "expected": _encoder_name(settings["encoder"])}
-        if not writing:
-            raise UsageError(t("index.other_encoder", **fields), hint=t("index.other_encoder.hint"))
-        self._say(t("index.other_encoder.anew", **fields))
+        now = {**settings, "version": component.version}
+        before = {**made_with, "version": manifest.get("version")}
+        changes = [f"{key} {before.get(key)} → {now.get(key)}" for key in now if before.get(key) != now[key]]
+        reason = ", ".join(changes) or t("index.other.elsewhere")
+        self._say(t("index.other.anew" if writing else "index.other", name=folder.name, reason=reason))
 
     def _check(
         self, folder: Path, component: Component, settings: dict[str, Any], *, whole: bool = False

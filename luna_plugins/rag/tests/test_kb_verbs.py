@@ -185,6 +185,35 @@ def test_another_encoder_is_an_error_not_a_wrong_answer(write: Write, place: Pat
     assert "lsa" in said[0]
 
 
+def test_an_index_of_other_settings_is_said_until_it_is_written(write: Write, place: Path, registry: Registry) -> None:
+    docs = write(**{"a.md": A, "b.md": B})
+    with KnowledgeBase(place, registry) as kb:
+        kb.sync([docs])
+        identity = kb.store.id
+    other = KnowledgeConfig(retrievers=({"name": "bm25", "k1": 2.0}, {"name": "tfidf"}))
+    for _ in range(2):
+        said: list[str] = []
+        with KnowledgeBase.open(place, registry, other, say=said.append) as kb:
+            for query in ("sino", "biblioteca"):
+                assert kb.search(query, threshold=0).passages
+        assert len(said) == 1
+        for part in ("“bm25”", "k1 1.2 → 2.0", "luna index", "luna kb verify --repair --kb"):
+            assert part in said[0]
+    said = []
+    with KnowledgeBase.open(place, registry, other, say=said.append) as kb:
+        kb.repair()
+        assert len(said) == 1
+        assert "luna index" not in said[0]
+    with KnowledgeBase.open(place, registry, other, say=said.append) as kb:
+        assert kb.search("sino", threshold=0).passages
+    assert len(said) == 1
+    manifest = place / "index" / "bm25" / "index.json"
+    manifest.write_text(manifest.read_text("utf-8").replace(identity, "another"), encoding="utf-8")
+    with KnowledgeBase.open(place, registry, other, say=said.append) as kb:
+        assert kb.search("sino", threshold=0).passages
+    assert "outra base" in said[1]
+
+
 @pytest.mark.parametrize(
     ("pattern", "near"), [("b", "sub/b.md"), ("sup", "sub/b.md"), ("C.TXT", "sub/c.txt"), ("a.mb", "a.md")]
 )
