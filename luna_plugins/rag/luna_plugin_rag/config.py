@@ -59,6 +59,9 @@ class KnowledgeConfig(BaseModel):
     """How much a passage that resembles one already given is held back (maximal marginal relevance); 0: not at all."""
     threshold: float = Field(default=0.3, ge=0, le=1)
     """Least probability that one of the best passages answers the question; below it nothing was found."""
+    false_answers: float | None = Field(default=0.08, gt=0, le=1)
+    """Share of the questions that nothing answers which may be answered all the same at a threshold of 0.3, tried with
+    questions of the documents' own words when the knowledge base is filled; None: it is not tried."""
 
     @field_validator("store", "chunker", "reranker", mode="before")
     @classmethod

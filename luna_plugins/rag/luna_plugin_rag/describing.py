@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from .calibration import Calibration
 from .indexes import IndexCondition
 from .knowledge_base import KnowledgeBase
 
@@ -38,6 +39,8 @@ class Stats:
     formats: dict[str, dict[str, int]]
     """By ending of the file: files, documents, chunks."""
     indexes: list[IndexCondition]
+    calibration: Calibration | None
+    """How sure an answer must be; None where that was not tried."""
     unread: dict[str, list[str]]
     """Files of which nothing or not all could be read, with the reasons."""
 
@@ -76,6 +79,7 @@ def describe(knowledge: KnowledgeBase, count_tokens: Callable[[str], int] | None
         database_bytes=store.size(),
         formats=_formats(knowledge),
         indexes=knowledge.conditions(),
+        calibration=knowledge.calibration(),
         unread={source: list(state.reasons) for source, state in store.files().items() if state.reasons},
     )
 

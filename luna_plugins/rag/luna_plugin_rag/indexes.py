@@ -144,6 +144,13 @@ class Indexes:
         for index in self._indexes:
             index.retriever.close()
 
+    def made_of(self) -> list[list[Any]]:
+        """Name, version and settings of each retriever."""
+        return [
+            [component.name, component.version, {} if config is None else config.model_dump(mode="json")]
+            for component, config in self._components
+        ]
+
     def conditions(self) -> list[IndexCondition]:
         """How the files of each index are; nothing is made anew, nothing said."""
         wanted = self._store.chunk_ids()

@@ -18,6 +18,7 @@ import click  # isort: skip
 
 if TYPE_CHECKING:
     from .analysis import Analysis
+    from .calibration import Calibration
     from .describing import Stats
     from .knowledge_base import KnowledgeBase
 
@@ -90,6 +91,14 @@ def stats(app: App, kb: str | None, docs: tuple[Path, ...], tokenizer: str | Non
         _show_stats(app, found)
 
 
+def _calibration_text(found: Calibration) -> str:
+    """What the calibration found, in a line."""
+    if not found.questions:
+        return t("stats.calibration.small")
+    before, now = (f"{100 * share:.0f}" for share in (found.answered_before, found.answered))
+    return t("stats.calibration.found", count=found.questions, before=before, now=now, shift=f"{found.shift:.2f}")
+
+
 def _show_stats(app: App, found: Stats) -> None:
     from luna_kernel.base.messages import number_text
     from luna_kernel.base.storage import size_text
@@ -105,6 +114,8 @@ def _show_stats(app: App, found: Stats) -> None:
     rows += [[name, number_text(getattr(found, name))] for name in names if getattr(found, name) is not None]
     rows += [["lengths", f"{found.shortest} / {found.median} / {found.longest}"]]
     rows += [["database", size_text(found.database_bytes)]]
+    if found.calibration is not None:
+        rows += [["calibration", _calibration_text(found.calibration)]]
     app.write(table([[t(f"stats.{key}"), value] for key, value in rows]))
     head = [t(f"stats.{name}") for name in ("format", "files", "documents", "chunks")]
     lines = [[ending, *map(str, row.values())] for ending, row in found.formats.items()]

@@ -31,6 +31,7 @@ from luna_kernel.contracts.retrievers import Chunker, Reranker
 from luna_kernel.data.portuguese import fold
 from luna_kernel.plugins.registry import Registry
 
+from .calibration import Calibration
 from .config import KnowledgeConfig
 from .filters import Condition
 from .indexes import IndexCondition, Indexes
@@ -191,7 +192,7 @@ class KnowledgeBase:
                 raise _nothing_read(paths, self._summary(changes, skipped).skipped)
             self.store.remove(changes.removed)
             summary = self._summary(changes, skipped)
-            self._indexes.save(None if progress is None else functools.partial(progress, "indexing"))
+            self._save_indexes(None if progress is None else functools.partial(progress, "indexing"))
         summary.seconds = time.perf_counter() - begin
         return summary
 
@@ -231,7 +232,7 @@ class KnowledgeBase:
         with self.store.lock(wait=wait):
             before = len(self)
             self.store.remove(sources, erase=True)
-            self._indexes.save()
+            self._save_indexes()
         return before - len(self)
 
     def repair(self, *, wait: float = 30.0) -> None:
@@ -241,7 +242,15 @@ class KnowledgeBase:
             UsageError: another process keeps writing.
         """
         with self.store.lock(wait=wait):
-            self._indexes.save()
+            self._save_indexes()
+
+    def _save_indexes(self, progress: Callable[[int, int, str], None] | None = None) -> None:
+        self._indexes.save(progress)
+        self._searcher.calibrate(progress)
+
+    def calibration(self) -> Calibration | None:
+        """How sure an answer must be here, where that was found out with what searches now."""
+        return self._searcher.calibration()
 
     def conditions(self) -> list[IndexCondition]:
         """How the files of each index are."""

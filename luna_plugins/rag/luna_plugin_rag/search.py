@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import bisect
-import math
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from luna_kernel.base.errors import IntegrityError
+from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.chat import Passage
 from luna_kernel.contracts.knowledge import KnowledgeStore, StoredChunk
 from luna_kernel.contracts.retrievers import Candidate, Hit, Reranker, Retriever
 from luna_kernel.data.portuguese import terms
 from luna_kernel.data.sentences import trimmed
 
+from .calibration import Calibration, calibrate, confidence, shifted
 from .config import KnowledgeConfig
 from .filters import Condition, check_names
 from .fusion import Fused, diverse, fuse
-from .indexes import Indexes
+from .indexes import Index, Indexes
 from .spelling import corrected
+
+t = catalogue(__package__)
 
 SHOWN = 4
 """So many passages count for the question whether anything was found; the calibration was fitted on as many."""
+_CALIBRATION = "calibration"
 _BESIDE = 0.25
 """A further passage is given if its relevance is at least this share of the threshold."""
 
@@ -49,6 +54,8 @@ class Searcher:
         self._reranker = reranker
         self._config = config
         self._filtered: tuple[tuple[int, tuple[Condition, ...]], set[int]] | None = None
+        self._shifted: tuple[int, float] | None = None
+        """What is added to log-odds, and for which state of the documents."""
         self._names: tuple[int, set[str]] | None = None
         """What is known of passages, by name, and for which state of the documents."""
 
@@ -65,21 +72,73 @@ class Searcher:
         if self._config.spelling:
             query = corrected(query, self.frequencies)
         allowed = self._allowed(filters) if filters else None
-        hits = {index.name: self._hits(index.retriever, query, allowed) for index in indexes}
-        fused = fuse(hits, self._config.fusion_weights, by=self._config.fusion)
-        ranked = self._rank(query, fused[: self._config.candidates])
+        ranked, count = self._ranked(indexes, query, allowed, self._shift())
         if not ranked:
             return Found()
-        confidence = 1 - math.prod(1 - relevance for _, relevance in ranked[:SHOWN])
-        if confidence < threshold:
-            return Found(confidence=confidence, candidates=len(fused))
+        sure = confidence([relevance for _, relevance in ranked[:SHOWN]])
+        if sure < threshold:
+            return Found(confidence=sure, candidates=count)
         kept = [item for item in ranked if item[1] >= min(ranked[0][1], _BESIDE * threshold)]
         if self._config.diversity and len(kept) > 1:
             held = [set(terms(chunk.text)) for chunk, _ in kept]
             kept = [kept[i] for i in diverse([value for _, value in kept], held, k, self._config.diversity)]
         kept = kept[:k]
         passages = [_passage(number, chunk, relevance) for number, (chunk, relevance) in enumerate(kept, 1)]
-        return Found(passages, confidence, len(fused))
+        return Found(passages, sure, count)
+
+    def _ranked(
+        self, indexes: Sequence[Index], query: str, allowed: Collection[int] | None, shift: float
+    ) -> tuple[list[tuple[StoredChunk, float]], int]:
+        """(chunk, relevance), best first, and how many chunks were found."""
+        hits = {index.name: self._hits(index.retriever, query, allowed) for index in indexes}
+        fused = fuse(hits, self._config.fusion_weights, by=self._config.fusion)
+        ranked = self._rank(query, fused[: self._config.candidates])
+        return [(chunk, shifted(value, shift)) for chunk, value in ranked] if shift else ranked, len(fused)
+
+    # --- how sure it must be -------------------------------------------------------------------------------------
+
+    def calibration(self) -> Calibration | None:
+        """What was found out when the knowledge base was filled, where it was made of what searches now."""
+        found = Calibration.from_json(self._store.meta(_CALIBRATION))
+        return found if found is not None and found.made_of == self._made_of() else None
+
+    def _shift(self) -> float:
+        generation = self._store.generation
+        if self._shifted is None or self._shifted[0] != generation:
+            found = self.calibration()
+            self._shifted = (generation, 0.0 if found is None else found.shift)
+        return self._shifted[1]
+
+    def _made_of(self) -> str:
+        config = self._config
+        settings = [config.reranker, config.candidates, config.fusion, config.fusion_weights, config.false_answers]
+        return json.dumps([self._indexes.made_of(), *settings], sort_keys=True)
+
+    def calibrate(self, progress: Callable[[int, int, str], None] | None = None) -> None:
+        """Find out how sure an answer must be, where that is not known; only whoever holds the lock may."""
+        allowed, ids = self._config.false_answers, self._store.chunk_ids()
+        if self._reranker is None or allowed is None:
+            return
+        known = self.calibration()
+        if known is not None and known.holds(ids, known.made_of):
+            return
+        indexes = self._indexes.current()
+
+        def ask(question: str, found: Collection[int]) -> list[tuple[str, float]]:
+            return [(chunk.text, value) for chunk, value in self._ranked(indexes, question, found, 0.0)[0][:SHOWN]]
+
+        made = calibrate(
+            {chunk.id: chunk.source for chunk in self._store.chunks(sorted(ids))},
+            lambda ids: ((chunk.id, chunk.text) for chunk in self._store.chunks(ids)),
+            ask,
+            allowed=allowed,
+            made_of=self._made_of(),
+            progress=lambda done, total: progress and progress(done, total, t("calibrating")),
+        )
+        self._store.set_meta(_CALIBRATION, made.to_json())
+        self._shifted = None
+
+    # --- parts of a search ---------------------------------------------------------------------------------------
 
     def check(self, filters: Sequence[Condition]) -> None:
         """See `KnowledgeBase.check_filters`."""
@@ -97,7 +156,7 @@ class Searcher:
             self._filtered = (state, ids)
         return self._filtered[1]
 
-    def _hits(self, retriever: Retriever, query: str, allowed: set[int] | None) -> list[Hit]:
+    def _hits(self, retriever: Retriever, query: str, allowed: Collection[int] | None) -> list[Hit]:
         """A retriever's best hits among the allowed ones: ever more are asked for until there are enough or no more."""
         wanted = self._config.candidates
         if allowed is None:
