@@ -58,7 +58,7 @@ def luna(texts: list[str], *, numba: bool) -> tuple[Batch, Any]:
         raise SystemExit("numba does not work here")
     index = BM25Retriever()
     index.add(range(len(texts)), texts)
-    return lambda queries: [[hit.chunk_id for hit in hits] for hits in index.search_each(queries, K)], index
+    return lambda queries: [hits.ids for hits in index.search_each(queries, K)], index
 
 
 def rank_bm25(texts: list[str]) -> tuple[Batch, Any]:

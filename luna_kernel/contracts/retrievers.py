@@ -8,10 +8,10 @@ text never changes under its id and ids are never used twice, so that `ids()` al
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, overload
 
 from luna_kernel.base.errors import IntegrityError
 
@@ -27,6 +27,34 @@ class Hit(NamedTuple):
     chunk_id: int
     score: float
     """The retriever's own score; larger is better. Scores of different retrievers do not compare."""
+
+
+class Hits(Sequence[Hit]):
+    """The hits of one of many questions: numbers, of which a `Hit` is made where one is asked for.
+
+    A `Hit` for each would keep the garbage collector busy for as long as the search takes.
+    """
+
+    __slots__ = ("ids", "scores")
+
+    def __init__(self, ids: list[int], scores: list[float]) -> None:
+        self.ids = ids
+        self.scores = scores
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, place: int) -> Hit: ...
+    @overload
+    def __getitem__(self, place: slice) -> Hits: ...
+    def __getitem__(self, place: int | slice) -> Hit | Hits:
+        if isinstance(place, slice):
+            return Hits(self.ids[place], self.scores[place])
+        return Hit(self.ids[place], self.scores[place])
+
+    def __iter__(self) -> Iterator[Hit]:
+        return map(Hit._make, zip(self.ids, self.scores, strict=True))
 
 
 class Retriever(ABC):
@@ -58,9 +86,10 @@ class Retriever(ABC):
 
         Equal scores come in the order of their ids. An empty index or query gives an empty list."""
 
-    def search_each(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+    def search_each(self, queries: Sequence[str], k: int) -> list[Hits]:
         """What `search` finds for each of some queries; a retriever may be faster at it than one by one."""
-        return [self.search(query, k) for query in queries]
+        found = (self.search(query, k) for query in queries)
+        return [Hits([hit.chunk_id for hit in hits], [hit.score for hit in hits]) for hits in found]
 
     @abstractmethod
     def save(self, folder: Path) -> None:

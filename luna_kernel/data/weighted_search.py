@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from luna_kernel.contracts.retrievers import Hit
+from luna_kernel.contracts.retrievers import Hit, Hits
 
 from . import compiled
 from .compiled import Array
@@ -61,9 +61,9 @@ class WeightedSearch:
             asked: weight (positive) of each term by its number; terms that no item holds are skipped.
             k: how many at most.
         """
-        return self.best_of_each([asked], k)[0]
+        return list(self.best_of_each([asked], k)[0])
 
-    def best_of_each(self, questions: Sequence[Mapping[int, float]], k: int) -> list[list[Hit]]:
+    def best_of_each(self, questions: Sequence[Mapping[int, float]], k: int) -> list[Hits]:
         """What `best` finds for each of some questions; together they cost less."""
         loops = self._ready() if k > 0 else None
         if loops is not None:
@@ -72,7 +72,7 @@ class WeightedSearch:
                 return self._compiled(loops, questions, k)
             parts = [questions[begin : begin + size] for begin in range(0, len(questions), size)]
             return [found for part in parts for found in self._compiled(loops, part, k)]
-        return [self._plain(asked, k) if asked and k > 0 else [] for asked in questions]
+        return [self._plain(asked, k) if asked and k > 0 else Hits([], []) for asked in questions]
 
     def _ready(self) -> compiled.Loops | None:
         """What is compiled, where that can be used; weighs all postings when it is time to."""
@@ -85,12 +85,12 @@ class WeightedSearch:
             self._weigh_all()
         return compiled.loops() if self._values and len(postings.ids) >= _LARGE else None
 
-    def _plain(self, asked: Mapping[int, float], k: int) -> list[Hit]:
+    def _plain(self, asked: Mapping[int, float], k: int) -> Hits:
         columns = [self.column(term, weight) for term, weight in asked.items()]
         rows, scores = self._top.search([column for column in columns if column is not None], k)
         ids = self._postings.ids[rows]
         order = np.lexsort((ids, -scores))[:k]
-        return list(map(Hit._make, zip(ids[order].tolist(), scores[order].tolist(), strict=True)))
+        return Hits(ids[order].tolist(), scores[order].tolist())
 
     def column(self, term: int, weight: float) -> Column | None:
         """The living rows that hold `term` with their worth; None if there are none."""
@@ -121,7 +121,7 @@ class WeightedSearch:
                 found, worths = found[living], worths[living]
         return Column(found, worths, weight * self._rarity(len(found)), largest)
 
-    def _compiled(self, loops: compiled.Loops, questions: Sequence[Mapping[int, float]], k: int) -> list[list[Hit]]:
+    def _compiled(self, loops: compiled.Loops, questions: Sequence[Mapping[int, float]], k: int) -> list[Hits]:
         """What numpy gives, added in the same order, so that the sums are the same to the bit."""
         terms: list[int] = []
         weights: list[float] = []
@@ -143,7 +143,7 @@ class WeightedSearch:
             )
         top.give(space)
         return [
-            list(map(Hit._make, zip(own[:size], sums[:size], strict=False)))
+            Hits(own, sums) if size == k else Hits(own[:size], sums[:size])
             for own, sums, size in zip(ids.tolist(), scores.tolist(), sizes.tolist(), strict=True)
         ]
 

@@ -184,7 +184,7 @@ def test_compiled_loops_give_the_same_bits(seed: int, vocabulary: int, terms: in
             patch.setattr(weighted_search, "_ROOM", 3 * k)  # some questions at once, and then the others
             search = WeightedSearch(index, worth, lambda count: 1 / count)
             found.append([[search.best(asked, k) for asked in questions] for _ in range(2)])
-            found.append([search.best_of_each(questions, k)] * 2)
+            found.append([[list(hits) for hits in search.best_of_each(questions, k)]] * 2)
     assert found[0] == found[1] == found[2] == found[3]
 
 

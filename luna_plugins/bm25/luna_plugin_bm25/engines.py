@@ -17,7 +17,7 @@ import numpy as np
 
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
-from luna_kernel.contracts.retrievers import Hit
+from luna_kernel.contracts.retrievers import Hits
 from luna_kernel.data.postings import Postings
 from luna_kernel.data.top_rows import Floats, Ints
 
@@ -55,7 +55,7 @@ class Engine(ABC):
         self._version = -1
         self._ids: Ints = np.zeros(0, np.int64)
 
-    def best(self, asked: Sequence[int], k: int) -> list[Hit]:
+    def best(self, asked: Sequence[int], k: int) -> Hits:
         """The `k` best chunks, best first, equal ones in the order of their ids.
 
         Args:
@@ -72,11 +72,11 @@ class Engine(ABC):
             self._version = postings.version
         held = [term for term in asked if len(postings.find(term)[0])]
         if k <= 0 or not self._any or not held:
-            return []
+            return Hits([], [])
         scores = self._scores(held)
         found = np.flatnonzero(scores > 0)
         order = found[np.lexsort((self._ids[found], -scores[found]))][:k]
-        return list(map(Hit._make, zip(self._ids[order].tolist(), scores[order].tolist(), strict=True)))
+        return Hits(self._ids[order].tolist(), scores[order].tolist())
 
     @abstractmethod
     def _build(self, documents: list[list[int]]) -> None:

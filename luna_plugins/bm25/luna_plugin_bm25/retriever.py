@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from luna_kernel.contracts.retrievers import Hit, Retriever
+from luna_kernel.contracts.retrievers import Hit, Hits, Retriever
 from luna_kernel.data.portuguese import words
 from luna_kernel.data.postings import Postings, Vocabulary
 from luna_kernel.data.postings_file import load_postings, save_postings
@@ -68,9 +68,9 @@ class BM25Retriever(Retriever):
 
     def search(self, query: str, k: int) -> list[Hit]:
         """The best chunks that share a term with the query."""
-        return self.search_each([query], k)[0]
+        return list(self.search_each([query], k)[0])
 
-    def search_each(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+    def search_each(self, queries: Sequence[str], k: int) -> list[Hits]:
         """See `Retriever.search_each`."""
         engine = self._other_engine()
         if engine is not None:

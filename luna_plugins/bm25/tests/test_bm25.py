@@ -74,7 +74,11 @@ def test_asked_together_they_give_what_each_gives(config: dict[str, object]) -> 
         pytest.importorskip("rank_bm25")
     retriever = make(TEXTS, **config)
     queries = [*TEXTS, "sino da capela", "de a o", "xyz", ""]
-    assert retriever.search_each(queries, 3) == [retriever.search(query, 3) for query in queries]
+    each = retriever.search_each(queries, 3)
+    assert [list(hits) for hits in each] == [retriever.search(query, 3) for query in queries]
+    for hits in each:
+        assert [hits[place] for place in range(len(hits))] == list(hits)
+        assert list(hits[1:]) == list(hits)[1:]
     assert retriever.search_each([], 3) == []
 
 
