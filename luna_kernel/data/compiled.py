@@ -1,6 +1,6 @@
 """The inner loops of a lexical search, compiled by numba where it is installed; without it, numpy does the same work.
 
-Compiling takes a second or two, so it is done once per process, in a thread, and only for an index that is searched
+Compiling takes some seconds, so it is done once per process, in a thread, and only for an index that is searched
 often; until it is done numpy answers. Nothing is written to the disk: numba's own cache is made of pickles.
 """
 
