@@ -4,7 +4,7 @@ The reranker's probabilities are fitted on one collection and two retrievers. Ot
 resemble each other, make a passage look right where none is. So when a knowledge base is filled, questions are made of
 its own words (a run of words of a sentence) and asked with the file that they come from left out, where nothing is
 right. If clearly more of them are answered than a given share, by two standard errors, the log-odds of every
-probability are lowered until it is one. They are never raised: such questions are further from the rest of the
+probability are lowered until no more are. They are never raised: such questions are further from the rest of the
 documents than what people ask. Small knowledge bases, and those of few files, keep the probabilities as they are.
 """
 
@@ -23,7 +23,7 @@ from luna_kernel.data.portuguese import terms
 from luna_kernel.data.sentences import sentences
 
 QUESTIONS = 200
-"""Questions that are asked; the standard error of a share of 8 % is then 2 %."""
+"""Questions that are asked; the standard error of a share of 11 % is then 2 %."""
 LEAST_CHUNKS, LEAST_FILES, LEAST_QUESTIONS = 200, 5, 50
 THRESHOLD = 0.3
 """The probability from which on a question counts as answered: the default threshold of a knowledge base."""
@@ -97,7 +97,7 @@ def calibrate(
     made_of: str = "",
     progress: Callable[[int, int], Any] = lambda done, total: None,
 ) -> Calibration:
-    """Ask questions that nothing answers, and find the shift with which about a share of them is answered at most.
+    """Ask questions that nothing answers, and find the shift with which at most a share of them is answered.
 
     Args:
         files: the file of each chunk by the chunk's id.
@@ -126,7 +126,7 @@ def calibrate(
     if len(answers) < LEAST_QUESTIONS:
         answers = []
     error = math.sqrt(allowed * (1 - allowed) / max(len(answers), 1))  # of a share that is measured with so many
-    shift = fit(answers, allowed + error) if _answered(answers, 0.0) > allowed + 2 * error else 0.0
+    shift = fit(answers, allowed) if _answered(answers, 0.0) > allowed + 2 * error else 0.0
     shares = [_answered(answers, value) for value in (0.0, shift)]
     return Calibration(shift, len(answers), *shares, len(files), max(files, default=0), made_of)
 

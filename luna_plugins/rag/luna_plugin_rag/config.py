@@ -59,9 +59,10 @@ class KnowledgeConfig(BaseModel):
     """How much a passage that resembles one already given is held back (maximal marginal relevance); 0: not at all."""
     threshold: float = Field(default=0.3, ge=0, le=1)
     """Least probability that one of the best passages answers the question; below it nothing was found."""
-    false_answers: float | None = Field(default=0.08, gt=0, le=1)
-    """Share of the questions that nothing answers which may be answered all the same at a threshold of 0.3, tried with
-    questions of the documents' own words when the knowledge base is filled; None: it is not tried."""
+    false_answers: float | None = Field(default=0.11, gt=0, le=1)
+    """Share of questions of the documents' own words that may be answered at a threshold of 0.3 where nothing answers
+    them, tried when the knowledge base is filled; None: it is not tried. They resemble the documents more than what
+    people ask: where `bm25` and `tfidf` answer 11 % of them, they answered 8 % of people's."""
 
     @field_validator("store", "chunker", "reranker", mode="before")
     @classmethod
