@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .decode_attention import attend_newest
+
 LONGEST = 512
 """Tokens up to which the plain form is faster; beyond, half of its scores are of the future and thrown away."""
 SCORES = 1 << 20
@@ -85,7 +87,8 @@ def _bias(mask: Tensor | None, T: int, dtype: torch.dtype) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: bool) -> Tensor:
-    """`F.scaled_dot_product_attention` for any number of tokens, through `ShortAttention` where it is the faster one.
+    """`F.scaled_dot_product_attention` for any number of tokens, through `ShortAttention` or `attend_newest` where they
+    are faster.
 
     Args:
         q: (B, H, T, Dh).
@@ -99,4 +102,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: b
     learnt_bias = mask is not None and mask.requires_grad
     if short and wanted and not learnt_bias and (is_causal or mask is not None) and not torch.compiler.is_compiling():
         return ShortAttention.apply(q, k, v, mask)  # type: ignore[no-any-return, no-untyped-call]
+    low = q.dtype in (torch.bfloat16, torch.float16) and k.dtype == v.dtype == q.dtype
+    if T == 1 and low and q.device.type == "cpu" and not wanted and not torch.compiler.is_compiling():
+        return attend_newest(q, k, v, mask)
     return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, enable_gqa=q.shape[1] != k.shape[1])
