@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
@@ -22,7 +21,7 @@ from luna_kernel.plugins.registry import Registry
 
 from .blueprint import Block as BlockPlan
 from .blueprint import Blueprint, Node
-from .linear import Linear
+from .linear import Linear, linear
 from .loss_head import linear_cross_entropy
 from .norm import RMSNorm
 from .parts import Part, make_parts
@@ -216,7 +215,7 @@ class Decoder(nn.Module):
             return LossOutput(loss, ctx.losses, ctx.metrics)
         if last_only:
             hidden = hidden[:, -1:]
-        return Output(F.linear(hidden, self.head_weight), ctx.losses, ctx.metrics)
+        return Output(linear(hidden, self.head_weight), ctx.losses, ctx.metrics)
 
     def hidden(
         self, tokens: Tensor, segment_ids: Tensor | None = None, condition: Mapping[str, Tensor] | None = None

@@ -1,8 +1,47 @@
-"""A matrix that knows its own first values."""
+"""A matrix that knows its own first values, and the faster of two products with it.
+
+PyTorch takes MKL for products in float32. On AMD's processors with AVX-512 MKL uses half of their width, oneDNN, which
+PyTorch carries too, all of it: `benchmarks/float32_products.py` shows both. So without gradients, where several rows
+meet a large matrix (a prompt, a batch of requests), oneDNN multiplies there.
+"""
 
 from __future__ import annotations
 
-from torch import nn
+import functools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from luna_kernel.base.machine import cpu
+
+FEWEST_ROWS, FEWEST_PRODUCTS = 4, 3 << 19
+"""Rows, and rows times numbers of the matrix, from which oneDNN is faster there."""
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear`: x (…, in), weight (out, in), bias (out,) to (…, out), by the faster library."""
+    plain = torch.is_grad_enabled() or x.dtype != torch.float32 or x.device.type != "cpu"
+    if plain or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or weight.dtype != x.dtype:
+        return F.linear(x, weight, bias)
+    rows = x.numel() // max(1, x.shape[-1])
+    if rows < FEWEST_ROWS or rows * weight.numel() < FEWEST_PRODUCTS or not onednn_is_faster():
+        return F.linear(x, weight, bias)
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+@functools.cache
+def onednn_is_faster() -> bool:
+    """Whether this is a processor on which it is, and a PyTorch that has its product and gives the same by it."""
+    found = cpu()
+    if "AMD" not in str(found["model"]) or "avx512f" not in (found["flags"] or ()):  # type: ignore[operator]
+        return False
+    x, weight, bias = torch.randn(4, 16), torch.randn(8, 16), torch.randn(8)
+    try:
+        y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    except (AttributeError, RuntimeError):  # not in every build, and no promise of PyTorch's
+        return False
+    return torch.allclose(y, F.linear(x, weight, bias), atol=1e-5)
 
 
 class Linear(nn.Linear):
@@ -15,6 +54,10 @@ class Linear(nn.Linear):
     def __init__(self, in_features: int, out_features: int, *, std: float, bias: bool = False) -> None:
         self.std = std
         super().__init__(in_features, out_features, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (…, in) to (…, out)."""
+        return linear(x, self.weight, self.bias)
 
     def reset_parameters(self) -> None:
         """Fill weight and bias afresh."""

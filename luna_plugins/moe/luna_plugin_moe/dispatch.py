@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from luna_kernel.model.linear import linear
+
 from .grouped import can_group, grouped_mlp
 
 ROWS_AT_ONCE = 1024
@@ -110,7 +112,6 @@ def _mlp(
     runs = _runs(counts, kept)
     longest = max((end - start for start, end, _ in runs), default=0)
     mine, act = x.new_empty(longest, x.shape[1]), x.new_empty(longest, hidden)
-    inside = before if keep else x.new_empty(longest, width)
     for expert, (start, end, last) in enumerate(runs):
         size = end - start
         if end < last:
@@ -118,9 +119,12 @@ def _mlp(
         if not size:
             continue
         torch.index_select(x, 0, tokens[start:end], out=mine[:size])
-        inner = inside[start:end] if keep else inside[:size]
-        torch.mm(mine[:size], w13[expert].to(x.dtype).t(), out=inner)
-        torch.mm(_activate(inner, act[:size]), w2[expert].to(x.dtype).t(), out=y[start:end])
+        first, second = w13[expert].to(x.dtype), w2[expert].to(x.dtype)
+        if keep:
+            inner = torch.mm(mine[:size], first.t(), out=before[start:end])
+            torch.mm(_activate(inner, act[:size]), second.t(), out=y[start:end])
+        else:
+            y[start:end] = linear(_activate(linear(mine[:size], first), act[:size]), second)
     return y, before
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from luna_kernel.base.errors import ConfigError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.layers import Context, Dims, Layer
+from luna_kernel.model.linear import linear
 
 from .config import StateSpaceConfig
 from .gate import gate
@@ -101,7 +102,7 @@ class StateSpace(Layer):
             return self._step(x, state)
         fresh = state or self.make_state(x.shape[0], 0, x.dtype, x.device)
         packing = make_packing(ctx.segment_ids, fresh.segment)
-        projected = F.linear(packing.move(x), self.in_proj)
+        projected = linear(packing.move(x), self.in_proj)
         before = fresh.inputs.to(projected.dtype)
         out, hidden = run(
             projected,
@@ -118,7 +119,7 @@ class StateSpace(Layer):
             if self.config.conv_width:
                 u = projected[..., self.inner : self.inner + self.channels]
                 state.inputs = packing.last_inputs(before, u).to(state.inputs.dtype)
-        return packing.move_back(F.linear(out, self.out_proj)).to(x.dtype)
+        return packing.move_back(linear(out, self.out_proj)).to(x.dtype)
 
     def _weights(self) -> Weights:
         conv = (self.conv_weight.t().contiguous(), self.conv_bias) if self.config.conv_width else (None, None)
@@ -126,7 +127,7 @@ class StateSpace(Layer):
 
     def _step(self, x: Tensor, state: SSMState) -> Tensor:
         """One token of each request, x (B, 1, D)."""
-        z, u, delta = F.linear(x[:, 0], self.in_proj).split_with_sizes([self.inner, self.channels, self.heads], dim=-1)
+        z, u, delta = linear(x[:, 0], self.in_proj).split_with_sizes([self.inner, self.channels, self.heads], dim=-1)
         exact = state.hidden.dtype
         mixed = u.to(exact)
         if self.config.conv_width:
@@ -140,7 +141,7 @@ class StateSpace(Layer):
         state.segment = torch.where(state.segment != 0, state.segment, 1)
         skip = self.skip.to(exact).repeat_interleave(self.head_dim)
         out = gate(y.flatten(1), inputs, z.to(exact), skip, self.norm.to(exact), self.eps).to(u.dtype)
-        return F.linear(out, self.out_proj)[:, None].to(x.dtype)
+        return linear(out, self.out_proj)[:, None].to(x.dtype)
 
     def flops_per_token(self, context_length: int) -> float:
         """Forward operations per token; beyond one chunk they do not depend on `context_length`."""
