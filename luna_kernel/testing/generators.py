@@ -143,14 +143,21 @@ class GeneratorConformance:
 
     def test_stop_in_the_middle(self, generator: Generator) -> None:
         """`stop()` ends the answer with the next piece at the latest; the next answer is whole."""
-        whole = self.answer(generator, self.turn())
-        turn = self.turn()
-        heard: list[Event] = []
-        for event in generator.generate(turn, lambda: len(heard) >= 2):
-            heard.append(event)  # noqa: PERF402  `stop` looks at it meanwhile
-        assert 2 <= len(heard) <= 3 < len(whole)
+        whole = self.text(self.answer(generator, self.turn()))
+        said = whole
+        for _ in range(5):  # where a reader is busy, all that is left may come with the next piece
+            turn = self.turn()
+            heard: list[Event] = []
+            for event in generator.generate(turn, lambda heard=heard: len(heard) >= 2):  # type: ignore[misc]
+                heard.append(event)  # noqa: PERF402  `stop` looks at it meanwhile
+            said = self.text(heard)
+            assert len(heard) <= 3
+            assert whole.startswith(said)
+            if said != whole:
+                break
+        assert said != whole, "it is said to the end"
         assert turn.stop_reason == "interrupted"
-        assert self.text(self.answer(generator, self.turn())) == self.text(whole)
+        assert self.text(self.answer(generator, self.turn())) == whole
 
     def test_given_up_in_the_middle(self, generator: Generator) -> None:
         """Who closes the iterator may ask again at once."""
