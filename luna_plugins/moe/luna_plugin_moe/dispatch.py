@@ -24,6 +24,8 @@ from .grouped import can_group, grouped_mlp
 
 ROWS_AT_ONCE = 1024
 """Rows of one elementwise pass, so that they stay in the processor's cache."""
+FEW_ROWS = 64
+"""Pairs up to which they are prepared together: a token at a time, of one text or of a batch."""
 
 
 class Plan(NamedTuple):
@@ -89,7 +91,23 @@ def expert_mlp(x: Tensor, w13: Tensor, w2: Tensor, plan: Plan) -> Tensor:
         y: Tensor = _mlp_op(x, w13, w2, plan.order, plan.counts, kept)[0]
         return y
     with torch.autocast(x.device.type, enabled=False):
+        if plan.kept is None and plan.order.numel() <= FEW_ROWS:
+            return _mlp_of_few(x, w13, w2, plan)
         return _mlp(x, w13, w2, plan.order, plan.counts, kept, keep=False)[0]
+
+
+def _mlp_of_few(x: Tensor, w13: Tensor, w2: Tensor, plan: Plan) -> Tensor:
+    """What `_mlp` gives; all but the products is done for all experts at once: calls cost more than a few rows do."""
+    rows = x.index_select(0, plan.order // plan.inverse.shape[1])
+    inner = x.new_empty(rows.shape[0], w13.shape[1])
+    spans = enumerate(_runs(plan.counts, plan.counts))
+    runs = [(expert, slice(start, end)) for expert, (start, end, _) in spans if end > start]
+    for expert, run in runs:
+        torch.mm(rows[run], w13[expert].to(x.dtype).t(), out=inner[run])
+    act, y = _activate(inner, x.new_empty(rows.shape[0], w2.shape[2])), torch.empty_like(rows)
+    for expert, run in runs:
+        torch.mm(act[run], w2[expert].to(x.dtype).t(), out=y[run])
+    return y
 
 
 def _runs(counts: Tensor, kept: Tensor) -> list[tuple[int, int, int]]:

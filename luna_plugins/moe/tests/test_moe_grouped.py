@@ -42,3 +42,21 @@ def test_the_same_function_and_gradients(
 def test_a_processor_runs_one_expert_after_the_other() -> None:
     x = torch.zeros(4, 16, dtype=torch.bfloat16)
     assert not can_group(x, x.new_zeros(2, 16, 16), x.new_zeros(2, 16, 8))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 5), st.integers(1, 3), st.booleans(), st.integers(0, 1000))
+def test_a_few_rows_together_are_what_each_expert_gives(
+    tokens: int, experts: int, top_k: int, gelu: bool, seed: int
+) -> None:
+    top_k = min(top_k, experts)
+    generator = torch.Generator().manual_seed(seed)
+    plan = make_plan(torch.rand(tokens, experts, generator=generator).topk(top_k).indices, experts)
+    shapes = ((tokens, 16), (experts, 8 if gelu else 16, 16), (experts, 16, 8))
+    x, w13, w2 = (torch.randn(shape, generator=generator) for shape in shapes)
+    found = []
+    for few in (0, 1000):
+        with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+            patch.setattr("luna_plugin_moe.dispatch.FEW_ROWS", few)
+            found.append(expert_mlp(x, w13, w2, plan))
+    torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)

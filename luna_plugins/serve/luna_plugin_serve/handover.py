@@ -1,4 +1,4 @@
-"""From the engine's thread to the event loop: pieces of all answers together, every few hundredths of a second.
+"""From the engine's thread to the event loop: pieces of all answers together, some thirty times a second.
 
 To wake the loop costs more than a token of a small model does, and while the loop works the engine cannot. So pieces
 wait for `HANDOVER` seconds; the first piece of an answer and its end wait for nothing, and take along what is there.
@@ -11,7 +11,7 @@ import contextlib
 import time
 from dataclasses import dataclass
 
-HANDOVER = 0.02
+HANDOVER = 0.03
 
 
 @dataclass

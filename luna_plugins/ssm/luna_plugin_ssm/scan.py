@@ -154,6 +154,6 @@ def advance(x: Tensor, step: Tensor, rate: Tensor, write: Tensor, read: Tensor, 
     """
     decay = torch.exp(step * rate)[..., None, None]
     dx = (step[..., None] * x).to(state.dtype)
-    state = torch.addcmul(state * decay, dx[..., None], write[:, None, None].to(state.dtype))
+    state = (state * decay).addcmul_(dx[..., None], write[:, None, None].to(state.dtype))
     y = (state.flatten(1, 2) @ read[..., None].to(state.dtype)).view(x.shape)
     return y.to(x.dtype), state
