@@ -98,7 +98,7 @@ class TrainConfig(BaseModel):
     """`bf16`: autocast to bfloat16, weights in float32. `auto`: bf16 where the processor computes in it, and says
     so."""
     compile: bool = False
-    """Compile the model with `torch.compile`; needs a C++ compiler, pays for long runs."""
+    """Training runs blocks that `torch.compile` made, each by itself; needs a C++ compiler, pays for long runs."""
     activation_checkpointing: Literal["none", "blocks"] | Annotated[int, Field(ge=1)] = "none"
     """`blocks`: every block keeps its input alone and runs again in the backward pass: less memory, more time, the same
     numbers to the bit. A number n: only every n-th block does."""
