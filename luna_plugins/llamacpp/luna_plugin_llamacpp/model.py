@@ -74,6 +74,8 @@ class GgufModel:
     """
 
     def __init__(self, path: Path, config: LlamaCppConfig, *, threads: int, gpu: bool) -> None:
+        from jinja2 import TemplateError
+
         check_file(path)
         self.library = import_library()
         options = {
@@ -84,6 +86,8 @@ class GgufModel:
         try:
             self._context = self._context_of(path) if config.context_length is None else config.context_length
             self.llama = self.library.Llama(n_ctx=self._context, **options)
+        except TemplateError as error:  # llama-cpp-python compiles the chat template when it opens the file
+            raise UsageError(t("template.broken", reason=str(error)[:300]), hint=t("template.broken.hint")) from error
         except (ValueError, RuntimeError, UnicodeDecodeError, MemoryError) as error:
             raise UsageError(t("file.broken", path=path), hint=t("file.broken.hint")) from error
         self.metadata: dict[str, str] = self.llama.metadata
