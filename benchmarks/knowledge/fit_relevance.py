@@ -60,8 +60,8 @@ class Searched:
             for item in fused[:CANDIDATES]
         ]
         features = np.zeros((CANDIDATES, len(FEATURES)), np.float32)
-        for place, candidate in enumerate(candidates):
-            features[place] = question.features(candidate)
+        for place, row in enumerate(question.features(candidates)):
+            features[place] = row
         return features, candidates
 
 

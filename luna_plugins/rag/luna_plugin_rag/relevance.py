@@ -1,15 +1,18 @@
 """How well a passage answers a question: the reranker `alignment`, and what its scores mean as probabilities.
 
-A retriever counts which words a passage shares with the question. An answer stands in a sentence or two, near the
-question's words in the question's order; that is what these features measure. All lie in 0 to 1:
+A retriever counts which stems a passage shares with the question. Stems alone lose what tells passages on the same
+matter apart: the very forms of the words, their order, and what is left of a word that was spelt wrongly. All features
+lie in 0 to 1:
 
     lexical    BM25 score relative to the best of the query
     fuzzy      character TF-IDF cosine relative to the best of the query; where a knowledge base has no such retriever,
                or no BM25, the larger of what its other retrievers give, relative to their best
-    covered    share of the question's IDF mass that passage, title and headings hold
-    sentence   the same for the best single sentence
-    window     the same for the best two neighbouring sentences
-    near       share of the question's neighbouring pairs of terms that are neighbours in one sentence too
+    covered    share of the question's IDF mass that passage, title and headings hold, by stems
+    words      BM25 of the words as they stand, stop words with a small weight, relative to the best candidate
+    phrase     share of the question's pairs of neighbouring words that are neighbours in the passage too
+    letters    share of the question's runs of four letters that the best sentence holds, each by how rare it is in the
+               candidates' sentences
+    names      share of the question's capitalised words, but for the first, that the passage holds
 
 The score is their weighted sum. The weights are a listwise logistic regression on questions whose passage is known. The
 probability that a passage answers is a logistic regression on the score, its lead over the best other candidate, the
@@ -23,22 +26,28 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from luna_kernel.chat.extract import kind_asked
 from luna_kernel.contracts.retrievers import Candidate, Reranker
-from luna_kernel.data.portuguese import terms
+from luna_kernel.data.portuguese import STOP_WORDS, fold, stem, terms, words
 from luna_kernel.data.sentences import sentences
 
-FEATURES = ("lexical", "fuzzy", "covered", "sentence", "window", "near")
-WEIGHTS = (2.10, 3.54, 2.12, 2.13, 1.69, 1.79)
-CALIBRATION = (-8.88, 0.61, 0.47, 1.13, -0.72)
+FEATURES = ("lexical", "fuzzy", "covered", "words", "phrase", "letters", "names")
+WEIGHTS = (2.20, 2.37, 2.49, 1.50, 2.12, 3.99, 1.39)
+CALIBRATION = (-8.49, 0.64, 0.48, 0.56, -0.68)
 """Intercept; slopes of the score, the lead, the logarithm of 1 + the number of terms, the kind that is missing."""
 MAX_LEAD = 3.0
 """A longer lead says no more; it also bounds what a collection of one passage can claim."""
 
-_REACH = 3
-"""Terms at most this far apart are neighbours."""
+_STOP_WEIGHT = 0.1
+"""A stop word's share of the weight of the question's rarest word."""
+_RUN = 4
+_K1, _B = 1.5, 0.75
+_NAME = re.compile(r"(?<=\W)[^\W\d_a-zà-öø-ÿ]\w*")
 
 
 class AlignmentReranker(Reranker):
@@ -46,11 +55,8 @@ class AlignmentReranker(Reranker):
 
     def score(self, query: str, candidates: Sequence[Candidate], weights: Mapping[str, float]) -> list[float]:
         """The weighted sum of the features of each candidate."""
-        question = Question(query, weights)
-        return [
-            sum(weight * value for weight, value in zip(WEIGHTS, question.features(item), strict=True))
-            for item in candidates
-        ]
+        rows = Question(query, weights).features(candidates)
+        return [sum(weight * value for weight, value in zip(WEIGHTS, row, strict=True)) for row in rows]
 
     def relevance(self, query: str, candidates: Sequence[Candidate], scores: Sequence[float]) -> list[float]:
         """The probability that each passage answers the question; candidates and scores best first."""
@@ -74,43 +80,76 @@ def best_other(scores: Sequence[float], place: int) -> float:
 
 
 class Question:
-    """A question's terms with their weights, to be held against passages."""
+    """A question's words with their weights, to be held against passages.
+
+    Args:
+        query: as it was typed.
+        weights: the IDF of its stems; what is missing weighs as much as the rarest.
+    """
 
     def __init__(self, query: str, weights: Mapping[str, float]) -> None:
         self.query = query
-        self.terms = terms(query)
         self._is_kind = kind_asked(query)
         rarest = max(weights.values(), default=1.0)
-        self.weights = {term: weights.get(term, rarest) for term in self.terms}
-        self.mass = sum(self.weights.values()) or 1.0
-        self.pairs: dict[frozenset[str], float] = {}
-        for first, second in _neighbours(self.terms):
-            if first != second:
-                self.pairs[frozenset((first, second))] = min(self.weights[first], self.weights[second])
-        self.pair_mass = sum(self.pairs.values()) or 1.0
+        self.weights = {term: weights.get(term, rarest) for term in terms(query)}
+        """By stem, stop words left out unless there is nothing else."""
+        in_order = words(query)
+        self.words = {
+            word: _STOP_WEIGHT * rarest if word in STOP_WORDS else weights.get(stem(word), rarest) for word in in_order
+        }
+        self.pairs = {
+            f" {first} {second} ": min(self.words[first], self.words[second])
+            for first, second in itertools.pairwise(in_order)
+        }
+        self.runs = _runs(_joined(in_order))
+        self.names = {
+            word: self.words[word]
+            for name in _NAME.findall(query)
+            if (word := fold(name)) in self.words and word not in STOP_WORDS
+        }
 
     def share(self, held: set[str]) -> float:
-        """The share of the question's mass that `held` has."""
-        return sum(self.weights[term] for term in held & self.weights.keys()) / self.mass
+        """The share of the mass of the question's stems that `held` has."""
+        return _share(self.weights, held)
 
-    def features(self, candidate: Candidate) -> tuple[float, ...]:
-        """The features of a passage, in the order of `FEATURES`."""
-        text = candidate.text
-        found = [terms(text[start:end]) for start, end in sentences(text)]
-        held = [self.weights.keys() & set(sentence) for sentence in found]
-        everything = set().union(*held) | (self.weights.keys() & set(terms(f"{candidate.title} {candidate.heading}")))
-        best = max(map(self.share, held), default=0.0)
-        window = max((self.share(one | two) for one, two in itertools.pairwise(held)), default=best)
-        # The constants are those of both retrievers together; 0 for one that was not asked would call all unlikely.
-        instead = max(candidate.scores.values(), default=0.0)
-        return (
-            candidate.scores.get("bm25", instead),
-            candidate.scores.get("tfidf", instead),
-            self.share(everything),
-            best,
-            max(best, window),
-            max(map(self._near, found), default=0.0),
-        )
+    def features(self, candidates: Sequence[Candidate]) -> list[tuple[float, ...]]:
+        """The features of some passages, each in the order of `FEATURES`."""
+        passages = [_Passage.of(candidate) for candidate in candidates]
+        found = zip(candidates, passages, self._bm25(passages), self._letters(passages), strict=True)
+        rows = []
+        for candidate, passage, bm25, letters in found:
+            # The constants are those of both retrievers together; 0 for one that was not asked would call all unlikely.
+            instead = max(candidate.scores.values(), default=0.0)
+            rows.append((
+                candidate.scores.get("bm25", instead),
+                candidate.scores.get("tfidf", instead),
+                self.share(passage.stems()),
+                bm25,
+                _share(self.pairs, {pair for pair in self.pairs if pair in passage.text}),
+                letters,
+                _share(self.names, passage.counts),
+            ))  # fmt: skip
+        return rows
+
+    def _bm25(self, passages: Sequence[_Passage]) -> list[float]:
+        """BM25 of the words as they stand, relative to the best; lengths relative to the mean of these passages."""
+        sizes = [passage.counts.total() for passage in passages]
+        mean = sum(sizes) / max(len(sizes), 1) or 1.0
+        scores = []
+        for passage, size in zip(passages, sizes, strict=True):
+            slow = _K1 * (1 - _B + _B * size / mean)
+            counts = ((weight, passage.counts[word]) for word, weight in self.words.items())
+            scores.append(sum(weight * count * (_K1 + 1) / (count + slow) for weight, count in counts if count))
+        best = max(scores, default=0.0) or 1.0
+        return [score / best for score in scores]
+
+    def _letters(self, passages: Sequence[_Passage]) -> list[float]:
+        """The share of the question's runs of letters that the best sentence of each passage holds."""
+        held = [[{run for run in self.runs if run in text} for text in passage.sentences] for passage in passages]
+        count = sum(map(len, held))
+        often = Counter(run for passage in held for sentence in passage for run in sentence)
+        rare = {run: math.log(1 + (count - often[run] + 0.5) / (often[run] + 0.5)) for run in self.runs}
+        return [max((_share(rare, sentence) for sentence in passage), default=0.0) for passage in held]
 
     def evidence(self, candidate: Candidate, score: float, lead: float) -> tuple[float, ...]:
         """What `CALIBRATION` weighs: 1, the score, its lead, ln(1 + terms), whether the kind asked for is missing."""
@@ -126,21 +165,38 @@ class Question:
         best = max(range(len(found)), key=lambda place: self.share(self.weights.keys() & set(terms(found[place]))))
         return any(self._is_kind(sentence, self.query) for sentence in found[max(0, best - 1) : best + 2])
 
-    def _near(self, sentence: Sequence[str]) -> float:
-        """The share of the question's neighbouring pairs that are neighbours in this sentence."""
-        if not self.pairs:
-            return 0.0
-        # Only pairs of the question's terms matter: the rest of the sentence is passed over quickly.
-        near = {frozenset(pair) for pair in _neighbours(sentence, self.weights)}
-        return sum(mass for pair, mass in self.pairs.items() if pair in near) / self.pair_mass
+
+@dataclass(frozen=True)
+class _Passage:
+    """A candidate's words."""
+
+    text: str
+    """Title, headings and text: folded words, each between blanks."""
+    counts: Counter[str]
+    """How often each word is there."""
+    sentences: list[str]
+    """Each sentence of the text: its folded words, each between blanks."""
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> _Passage:
+        """Title and headings count as words, not as sentences."""
+        found = [words(candidate.text[start:end]) for start, end in sentences(candidate.text)]
+        everything = [*words(candidate.title), *words(candidate.heading), *(word for one in found for word in one)]
+        return cls(_joined(everything), Counter(everything), [_joined(one) for one in found])
+
+    def stems(self) -> set[str]:
+        """As `terms` gives them."""
+        return {stem(word) for word in self.counts.keys() - STOP_WORDS} or {stem(word) for word in self.counts}
 
 
-def _neighbours(sequence: Sequence[str], only: Mapping[str, float] | None = None) -> list[tuple[str, str]]:
-    """Pairs at most `_REACH` apart, in order; of terms in `only` if given."""
-    return [
-        (term, other)
-        for place, term in enumerate(sequence)
-        if only is None or term in only
-        for other in sequence[place + 1 : place + 1 + _REACH]
-        if only is None or other in only
-    ]
+def _joined(found: Sequence[str]) -> str:
+    return f" {' '.join(found)} "
+
+
+def _runs(text: str) -> set[str]:
+    return {text[place : place + _RUN] for place in range(len(text) - _RUN + 1)}
+
+
+def _share(weights: Mapping[str, float], held: Iterable[str]) -> float:
+    """The share of the weights that `held` has; 0 where there are none."""
+    return sum(weights[one] for one in held if one in weights) / (sum(weights.values()) or 1.0)

@@ -35,6 +35,10 @@ t = catalogue(__package__)
 
 _LEANING = word_set("ele ela eles elas dele dela deles delas isso isto disso nisso nele nela este esta esse essa la")
 
+_TOGETHER = 0.75
+"""What is found with the question before is taken if its confidence is at least this share of what a leaning question
+finds alone: so few words are easily found together, and say little."""
+
 
 class RagStep(Step):
     """Searches the documents of `session.options.docs`; without any it does nothing."""
@@ -194,7 +198,7 @@ class RagStep(Step):
         if self.config.follow_up and earlier and leans(turn.query):
             both = f"{earlier[-1].query} {turn.query}"
             with_earlier = self.knowledge.search(both, self.config.passages, filters=self._conditions())
-            if with_earlier.confidence > found.confidence:
+            if with_earlier.confidence > _TOGETHER * found.confidence:
                 return with_earlier, both
         return found, turn.query
 

@@ -136,12 +136,12 @@ def test_diverse_holds_back_what_repeats() -> None:
 
 def test_a_knowledge_base_gives_unlike_passages(write: Callable[..., Path], tmp_path: Path, registry: Registry) -> None:
     same = "O sino da capela pesa 180 quilos e foi fundido em bronze."
-    docs = write(**{"a.txt": same, "b.txt": same, "c.txt": "Quem pesa o sino da torre usa outra balança, mais nova."})
+    docs = write(**{"a.txt": same, "b.txt": same, "c.txt": "A torre usa um sino novo, que ninguém pesa."})
 
     def second(diversity: float) -> str:
         with KnowledgeBase(tmp_path / f"kb{diversity}", registry, KnowledgeConfig(diversity=diversity)) as kb:
             kb.sync([docs])
-            return kb.search("quanto pesa o sino", 2, threshold=0).passages[1].source
+            return kb.search("quanto pesa o sino da capela", 2, threshold=0).passages[1].source
 
     assert second(0.0) == "b.txt"
     assert second(1.0) == "c.txt"

@@ -43,24 +43,64 @@ def test_who_was_asked_and_found_nothing_gives_0() -> None:
     ],
 )
 def test_other_retrievers_stand_in(scores: dict[str, float], expected: tuple[float, float]) -> None:
-    found = dict(zip(FEATURES, Question("sino", {}).features(Candidate(1, TEXT, scores=scores)), strict=True))
+    (found,) = features("sino", Candidate(1, TEXT, scores=scores))
     assert (found["lexical"], found["fuzzy"]) == expected
 
 
+def features(query: str, *candidates: Candidate, weights: dict[str, float] | None = None) -> list[dict[str, float]]:
+    """By name, of each candidate."""
+    rows = Question(query, weights or {}).features(candidates)
+    return [dict(zip(FEATURES, row, strict=True)) for row in rows]
+
+
 def test_features() -> None:
-    question = Question("Quanto pesa o sino da capela?", {})
-    scores = {"bm25": 1.0, "tfidf": 0.0}
-    full = dict(zip(FEATURES, question.features(Candidate(1, TEXT, scores=scores)), strict=True))
-    assert full == pytest.approx({"lexical": 1, "fuzzy": 0, "covered": 1, "sentence": 1, "window": 1, "near": 1})
-    apart = "O sino toca. A capela é de pedra. A farinha pesa pouco."
-    partly = dict(zip(FEATURES, question.features(Candidate(1, apart)), strict=True))
-    assert partly["covered"] == pytest.approx(1)
-    assert partly["sentence"] == pytest.approx(1 / 3)
-    assert partly["window"] == pytest.approx(2 / 3)
-    assert partly["near"] == 0
-    titled = dict(zip(FEATURES, question.features(Candidate(1, "Nada.", "O sino", "A capela")), strict=True))
-    assert (titled["covered"], titled["sentence"]) == (pytest.approx(2 / 3), 0)
     assert len(WEIGHTS) == len(FEATURES)
+    query = "Quanto pesa o sino da capela?"
+    (full,) = features(query, Candidate(1, TEXT, scores={"bm25": 1.0, "tfidf": 0.0}))
+    # of five neighbours, each with a stop word, `o sino`, `sino da` and `da capela` are there; no word is a name
+    assert full == pytest.approx(
+        {"lexical": 1, "fuzzy": 0, "covered": 1, "words": 1, "phrase": 3 / 5, "letters": full["letters"], "names": 0}
+    )
+    (titled,) = features(query, Candidate(1, "Nada.", "O sino", "A capela"))
+    assert titled["covered"] == pytest.approx(2 / 3)
+    assert titled["letters"] < full["letters"] / 2
+
+
+def test_forms_and_order_tell_passages_apart() -> None:
+    """All hold the same stems."""
+    asked = Candidate(1, "Os moradores compraram o sino da capela.")
+    turned = Candidate(2, "A capela dos moradores comprou o sino.")
+    other = Candidate(3, "O morador e a capela compram sinos.")
+    query = "os moradores compraram o sino da capela?"
+    same, order, forms = features(query, asked, turned, other)
+    assert same["covered"] == order["covered"] == forms["covered"] == 1
+    assert (same["words"], same["phrase"], same["letters"]) == pytest.approx((1, 1, 1))
+    assert same["words"] > order["words"] > forms["words"]
+    assert same["phrase"] > order["phrase"] > forms["phrase"]
+    assert same["letters"] > order["letters"] > forms["letters"]
+
+
+def test_a_word_that_was_spelt_wrongly_is_found_by_its_letters() -> None:
+    right, wrong = features(
+        "bibliotecria municipal", Candidate(1, "A bibliotecária municipal."), Candidate(2, "A praça municipal.")
+    )
+    assert right["words"] == wrong["words"] == 1
+    assert right["letters"] > wrong["letters"]
+
+
+def test_names() -> None:
+    there, half = Candidate(1, "Rui Barbosa nasceu em Salvador."), Candidate(2, "Rui nasceu em Cachoeira.")
+    assert [row["names"] for row in features("Onde nasceu Rui Barbosa?", there, half)] == [1, 0.5]
+    weighted = features("Onde nasceu Rui Barbosa?", half, weights={"rui": 3.0, "barb": 1.0, "nasc": 1.0})
+    assert weighted[0]["names"] == 0.75
+    assert [row["names"] for row in features("onde nasceu rui barbosa", there, half)] == [0, 0]
+    assert features("Onde nasceu D’Ávila?", there)[0]["names"] == 0, "a name that is no word of the question"
+
+
+def test_a_stop_word_counts_little() -> None:
+    stop, content = features("o sino", Candidate(1, "O o o o o."), Candidate(2, "Sino."))
+    assert content["words"] == 1
+    assert 0 < stop["words"] < 0.3
 
 
 def test_the_kind_that_is_asked_for_counts() -> None:
