@@ -25,6 +25,8 @@ _LEADING = word_set("""
     mt dir coord rel min vol vols fig figs ed eds tab cf vs av al r trav rod estr lg pç pça jd pq vl univ inst fac
     n nº nr núm art arts inc pág pág págs pags p pp séc op cit apud ex v obs trad org orgs col cons proc fl fls
     """)
+# Of these, what is a state or a party in capitals, unless all around is in capitals.
+_ACRONYMS = word_set("pp al pe mt ms")
 # Words of their own, or at the end of a sentence as well: they abbreviate before a number alone.
 _BEFORE_NUMBER = word_set("""
     no num par ver caps res dec des ac tel fax cel ramal aprox máx mín ca c m q qd bl ap apto lt it id nasc fal
@@ -178,6 +180,8 @@ def _abbreviates(word: str, follow: str, text: str, start: int, at: int, end: in
         return True
     if low in _TRAILING:
         return False
+    if low in _ACRONYMS and word.isupper():
+        return _capitals(text, end)
     if low in _LEADING and not (low == "min" and word.islower()):
         return not _starts(text, end, articles=False)
     if len(word) == 1 and word.isupper():
@@ -191,6 +195,12 @@ def _is_initial(text: str, end: int) -> bool:
     """`J. K. Rowling`: what follows a capital and a full stop is a capitalised name."""
     rest = text[end : end + 2]
     return len(rest) == 2 and rest[0].isupper() and (rest[1].islower() or rest[1] == ".") and not _starts(text, end)
+
+
+def _capitals(text: str, end: int) -> bool:
+    """Whether a word in capitals stands at `end`."""
+    found = _WORD.match(text, end)
+    return found is not None and len(found.group()) > 1 and found.group().isupper()
 
 
 def _starts(text: str, end: int, *, articles: bool = True) -> bool:

@@ -70,6 +70,8 @@ def test_spans_tile_any_text(text: str) -> None:
         "Antes. \n\n|de novo",
         "Termina...| Recomeça.",
         "...Começa assim.| Continua.",
+        "Nasceu em Recife, PE.| Mora em Cuiabá, MT.| O PP venceu no PP.| Ver pp. 3 a 5.",
+        "O PE. JOSÉ MORA NA AL. SANTOS.| O pe. José, na al. Santos.",
     ],
 )
 def test_boundaries(marked: str) -> None:
