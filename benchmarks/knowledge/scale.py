@@ -1,39 +1,43 @@
 """Speed and memory of search at several sizes, beside other libraries, all in one run.
 
     python benchmarks/knowledge/scale.py [--sizes 10000 100000] [--queries 200] [--rounds 3] [--only NAME ...]
-                                         [--json] [--output FILE]
+                                         [--beside-first] [--limit 1500] [--json] [--output FILE]
 
 Passages of 60 words are drawn from a Zipf distribution over made-up words (seeded), questions of 6 words from the same,
 so any size can be had and every run has the same. All lexical indexes get the same words, split at blanks. Each index
 is measured in a process of its own; `MiB` is what that process's peak grew by from when texts lay in memory. All
 questions are asked again and again for half a second, one by one and then in one call, of each index in turn,
-`--rounds` times; the median is given, in JSON least and most too. Luna's `bm25` is measured with compiled loops (numba)
-and without; it also adds 1 % and removes 1 %, given as a share of the time to build. FAISS gets random unit vectors
-(128), so its figures tell speed only.
+`--rounds` times; the median is given, in JSON least and most too. An index that would take more than ten seconds for
+all questions is asked fewer of them (`asked`), at least three. One that is not built within `--limit` seconds is ended,
+and that is said. With `--beside-first` only the first index and one other are in memory at a time, each asked in turn
+with the first: a million passages then need 12 GiB. Luna's `bm25` is measured with compiled loops (numba) and without;
+it also adds 1 % and removes 1 %, given as a share of the time to build. FAISS gets random unit vectors (128), so its
+figures tell speed only.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import multiprocessing
 import resource
+import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
-
-from luna_kernel.base.machine import cpu
+from figures import add_options, tell
 
 WORDS, LENGTH, ASKED, K, DIMENSION = 200_000, 60, 6, 10, 128
 SECONDS = 0.5
 """How long a measurement takes at least."""
+PASS, FEWEST = 10.0, 3
+"""How long it may take to ask all questions once, else fewer are asked; and how many at least."""
 Batch = Callable[[list[str]], Any]
 
 
@@ -109,16 +113,16 @@ def faiss(texts: list[str], kind: str) -> tuple[Batch, Any]:
     return lambda queries: index.search(asked[: len(queries)], K)[1], index
 
 
-ENGINES: dict[str, tuple[str, Callable[[list[str]], tuple[Batch, Any]], int]] = {
-    # name: (module, how to build, most texts at which it is worth the wait)
-    "luna numba": ("numba", lambda texts: luna(texts, numba=True), 10**9),
-    "luna numpy": ("luna_plugin_bm25", lambda texts: luna(texts, numba=False), 10**9),
-    "bm25s numba": ("numba", lambda texts: bm25s(texts, "numba"), 10**9),
-    "bm25s numpy": ("bm25s", lambda texts: bm25s(texts, "numpy"), 10**9),
-    "rank-bm25": ("rank_bm25", rank_bm25, 10_000),
-    "scikit-learn": ("sklearn", sklearn, 100_000),
-    "faiss flat": ("faiss", lambda texts: faiss(texts, "flat"), 10**9),
-    "faiss hnsw": ("faiss", lambda texts: faiss(texts, "hnsw"), 100_000),
+ENGINES: dict[str, tuple[str, Callable[[list[str]], tuple[Batch, Any]]]] = {
+    # name: (module that it needs, how to build)
+    "luna numba": ("numba", lambda texts: luna(texts, numba=True)),
+    "luna numpy": ("luna_plugin_bm25", lambda texts: luna(texts, numba=False)),
+    "bm25s numba": ("numba", lambda texts: bm25s(texts, "numba")),
+    "bm25s numpy": ("bm25s", lambda texts: bm25s(texts, "numpy")),
+    "rank-bm25": ("rank_bm25", rank_bm25),
+    "scikit-learn": ("sklearn", sklearn),
+    "faiss flat": ("faiss", lambda texts: faiss(texts, "flat")),
+    "faiss hnsw": ("faiss", lambda texts: faiss(texts, "hnsw")),
 }
 
 
@@ -130,11 +134,17 @@ def peak() -> float:
 def serve(name: str, size: int, queries: list[str], pipe: Connection) -> None:
     """Build one index, then answer rounds of questions until told to stop."""
     texts, more = make_texts(size, 1), make_texts(max(size // 100, 1), 3)
+    pipe.send("texts")
     held, begin = peak(), time.perf_counter()
     search, index = ENGINES[name][1](texts)
     figures = {"index_s": time.perf_counter() - begin}
-    search(queries[:5])
-    search(queries)  # numba compiles for both kinds of call
+    pipe.send("built")
+    search(queries[:2])  # numba compiles for both kinds of call
+    search(queries[:1])
+    begin = time.perf_counter()
+    search(queries[:FEWEST])
+    queries = queries[: max(FEWEST, int(PASS / (time.perf_counter() - begin) * FEWEST))]
+    search(queries)
     if name.startswith("luna"):
         begin = time.perf_counter()
         index.add(range(size, size + len(more)), more)
@@ -144,10 +154,10 @@ def serve(name: str, size: int, queries: list[str], pipe: Connection) -> None:
         index.remove(range(size, size + len(more)))
         search(queries[:1])
         figures["remove_1%"] = 100 * (time.perf_counter() - begin) / figures["index_s"]
-    figures["MiB"] = peak() - held
-    pipe.send(figures)
+    pipe.send({**figures, "MiB": peak() - held, "asked": len(queries)})
     while pipe.recv():
-        pipe.send((speed(lambda: [search([query]) for query in queries]), speed(lambda: search(queries))))
+        one, together = speed(lambda: [search([query]) for query in queries]), speed(lambda: search(queries))
+        pipe.send((len(queries) * one, len(queries) * together))
 
 
 def speed(ask: Callable[[], Any]) -> float:
@@ -160,28 +170,68 @@ def speed(ask: Callable[[], Any]) -> float:
     return count / (time.perf_counter() - begin)
 
 
-def measure(size: int, names: list[str], queries: list[str], rounds: int) -> dict[str, dict[str, float]]:
+class Engine:
+    """One index in a process of its own, and its figures."""
+
+    def __init__(self, name: str, size: int, queries: list[str], limit: float) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process: BaseProcess = context.Process(target=serve, args=(name, size, queries, theirs))
+        self.process.start()
+        theirs.close()  # so that an end of the process is the end of the pipe
+        self.speeds: list[tuple[float, float]] = []
+        self.figures: dict[str, float | str] = {}
+        try:
+            self.pipe.recv()  # texts are there
+            if not self.pipe.poll(limit):
+                self.process.kill()
+                self.figures = {"unfinished": f"not built in {limit:.0f} s"}
+                return
+            self.pipe.recv()
+            self.figures = self.pipe.recv()
+        except EOFError:
+            self.process.join()
+            killed = self.process.exitcode == -signal.SIGKILL
+            self.figures = {"unfinished": "out of memory" if killed else f"ended with {self.process.exitcode}"}
+
+    def ask(self) -> None:
+        """One round of questions, if the index could be built."""
+        if "unfinished" not in self.figures:
+            self.pipe.send(True)
+            self.speeds.append(self.pipe.recv())
+
+    def finish(self) -> dict[str, float | str]:
+        """End the process and give the figures."""
+        if self.speeds:
+            self.pipe.send(False)
+            for key, every in zip(("q/s", "batch q/s"), zip(*self.speeds, strict=True), strict=True):
+                self.figures |= {key: statistics.median(every), f"{key} least": min(every), f"{key} most": max(every)}
+        self.process.join()
+        return self.figures
+
+
+def measure(names: list[str], options: argparse.Namespace, size: int) -> dict[str, dict[str, float | str]]:
     """Figures of each engine at one size."""
-    context = multiprocessing.get_context("spawn")
-    rows, workers = {}, []
-    for name in names:
-        ours, theirs = context.Pipe()
-        worker = context.Process(target=serve, args=(name, size, queries, theirs))
-        worker.start()
-        rows[name] = ours.recv()
-        workers.append((name, worker, ours))
-    speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    for _ in range(rounds):
-        for name, _, pipe in workers:
-            pipe.send(True)
-            speeds[name].append(pipe.recv())
-    for name, worker, pipe in workers:
-        pipe.send(False)
-        worker.join()
-        for place, key in enumerate(("q/s", "batch q/s")):
-            every = [len(queries) * one[place] for one in speeds[name]]
-            rows[name].update({key: statistics.median(every), f"{key} least": min(every), f"{key} most": max(every)})
-    return rows
+    queries = make_texts(options.queries, 2, ASKED)
+    first, *others = names
+    engines = {first: Engine(first, size, queries, options.limit)}
+    rows = {}
+    for group in [[name] for name in others] if options.beside_first else [others]:
+        engines |= {name: Engine(name, size, queries, options.limit) for name in group}
+        for _ in range(options.rounds):
+            for engine in engines.values():
+                engine.ask()
+        rows |= {name: engines.pop(name).finish() for name in group}
+    return {first: engines[first].finish(), **rows}
+
+
+def show(size: int, rows: dict[str, dict[str, float | str]]) -> None:
+    """Print a table."""
+    columns = ("index_s", "MiB", "q/s", "batch q/s", "asked", "add_1%", "remove_1%")
+    print(f"\n{size:<14,}" + "".join(f"{column:>12}" for column in columns))
+    for name, figures in rows.items():
+        cells = (f"{figures[key]:>12.1f}" if key in figures else f"{'–':>12}" for key in columns)
+        print(f"{name:<14}" + (f"  {figures['unfinished']}" if "unfinished" in figures else "".join(cells)), flush=True)
 
 
 def main() -> None:
@@ -190,31 +240,18 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=list(ENGINES))
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the figures there too, as JSON")
+    parser.add_argument("--only", nargs="+", choices=list(ENGINES), help="in this order")
+    parser.add_argument("--beside-first", action="store_true", help="only the first and one other in memory at a time")
+    parser.add_argument("--limit", type=float, default=1500, help="seconds in which an index must be built")
+    add_options(parser)
     options = parser.parse_args()
-    queries = make_texts(options.queries, 2, ASKED)
     every: dict[str, Any] = {}
-    columns = ("index_s", "MiB", "q/s", "batch q/s", "add_1%", "remove_1%")
+    names = [name for name in options.only or ENGINES if importlib.util.find_spec(ENGINES[name][0])]
     for size in options.sizes:
-        wanted = [
-            name
-            for name, (module, _, most) in ENGINES.items()
-            if importlib.util.find_spec(module) and size <= most and name in (options.only or ENGINES)
-        ]
-        rows = every[str(size)] = measure(size, wanted, queries, options.rounds)
+        rows = every[str(size)] = measure(names, options, size)
         if not options.json:
-            print(f"\n{size:<14,}" + "".join(f"{column:>12}" for column in columns))
-            for name, figures in rows.items():
-                cells = (f"{figures[key]:>12.1f}" if key in figures else f"{'–':>12}" for key in columns)
-                print(f"{name:<14}" + "".join(cells), flush=True)
-    if options.output:
-        told = {"machine": cpu(), "sizes": every}
-        options.output.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    if options.json:
-        json.dump(every, sys.stdout, indent=2)
-        print()
+            show(size, rows)
+    tell(options, {"sizes": every})
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def test_a_broken_line_is_named_and_skip_bad_counts_it(
         ("*.csv", "matches *.csv", "*.csv"),
         ("photo.png", "photo.png", "photo.png"),
         ("unreadable.txt", "unreadable.txt cannot be read", "Não foi possível ler unreadable.txt"),
-        ("binary.txt", "binary.txt is not text", "binary.txt não é um arquivo de texto"),
+        ("binary.txt", "binary.txt: is not a text file", "binary.txt: não é um arquivo de texto"),
         ("blank.jsonl", "nothing to learn", "nada para aprender"),
     ],
 )

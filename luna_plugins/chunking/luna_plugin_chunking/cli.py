@@ -193,7 +193,7 @@ def _read(app: App, paths: tuple[str, ...], *, mend: bool) -> list[Document]:
         skip_bad=True,
         search=True,
         mend_mojibake=mend,
-        on_bad=lambda bad: app.say(f"{bad.place}: {bad.reason}"),
+        on_bad=lambda bad: app.say(f"{bad.place}: {bad.reason.removeprefix(f'{bad.place}: ')}"),
     ):
         found += reading.result.documents
         for record in reading.result.records:

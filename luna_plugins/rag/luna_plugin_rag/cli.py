@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from luna_kernel.base.errors import IntegrityError, UsageError
+from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.cli.app import App
 from luna_kernel.cli.options import command, json_option, option, plugins_option
 
 import click  # isort: skip
-
-if TYPE_CHECKING:
-    from .config import KnowledgeConfig
-    from .knowledge_base import KnowledgeBase
 
 t = catalogue(__package__)
 
@@ -43,12 +39,10 @@ def index(
     store: str | None,
 ) -> None:
     """Read folders and files into a knowledge base."""
-    from luna_kernel.base import durable
-
     from .config import KnowledgeConfig
-    from .knowledge_base import place_for, place_of
+    from .naming import place_for, place_of
+    from .opening import is_damage, open_filled
     from .step import show_progress, skipped_lines
-    from .stores import is_knowledge_base
 
     registry = app.plugins().registry
     for path in paths:
@@ -64,17 +58,19 @@ def index(
         fields["retrievers"] = tuple(dict.fromkeys(retrievers))
     if store is not None:
         registry.get("knowledge_store", store, where="--store")
-    is_new = not is_knowledge_base(folder)
-    # Its own documents may be gone: only what was asked for, or what can be made again from the folder, is removed.
-    knowledge = _opened(app, folder, KnowledgeConfig(**fields), anew=rebuild, damaged_anew=rebuild or kb is None)
-    try:
-        with knowledge, show_progress() as progress:
-            summary = knowledge.sync(paths, progress=progress, rebuild=rebuild)
-    except UsageError:
-        if is_new:  # nothing could be read: no empty base stays behind
-            knowledge.store.discard()
-            durable.remove_folder(folder)
-        raise
+    with show_progress() as progress:
+        knowledge, summary = open_filled(
+            paths,
+            folder,
+            registry,
+            KnowledgeConfig(**fields),
+            # Its own documents may be gone: only what was asked for, or what can be made again from the folder, is.
+            remake=lambda error: rebuild or (kb is None and is_damage(error)),
+            say=app.say,
+            progress=progress,
+            rebuild=rebuild,
+        )
+    knowledge.close()
     if app.json:
         app.emit({"ok": True, "knowledge_base": str(folder), **summary.to_json()})
         return
@@ -84,27 +80,6 @@ def index(
     app.write(t("index.total", **fields, seconds=f"{summary.seconds:.1f}", folder=folder))
     for line in skipped_lines(summary, limit=20):
         app.say(line)
-
-
-def _opened(app: App, folder: Path, config: KnowledgeConfig, *, anew: bool, damaged_anew: bool) -> KnowledgeBase:
-    """Open or make the knowledge base; one that is gone or damaged is made anew where that is wished."""
-    from luna_kernel.contracts.knowledge import BaseGoneError
-
-    from .knowledge_base import KnowledgeBase
-    from .stores import forget_store, stored_in
-
-    registry = app.plugins().registry
-    try:
-        return KnowledgeBase(folder, registry, config, say=app.say)
-    except (IntegrityError, BaseGoneError) as error:
-        gone = isinstance(error, BaseGoneError)  # more often the wrong server than a loss
-        if not (anew if gone else damaged_anew):
-            raise type(error)(error.text, hint=error.hint if gone else t("kb.damaged.hint")) from error
-        app.say(t("kb.rebuilt", reason=error.text))
-        if config.store is None and (named := stored_in(folder)):
-            config = config.model_copy(update={"store": {"name": named}})
-        forget_store(folder)
-        return KnowledgeBase(folder, registry, config, say=app.say)
 
 
 @command(help=lambda: t("verb.search"))
@@ -131,7 +106,9 @@ def search(
 
     from .commands import place_text
     from .filters import parse_filters
-    from .knowledge_base import KnowledgeBase, place_for, place_of
+    from .knowledge_base import KnowledgeBase
+    from .naming import place_for, place_of
+    from .opening import open_filled
     from .step import show_progress
 
     if (kb is None) == (not docs):
@@ -146,11 +123,9 @@ def search(
         for path in docs:
             if not path.exists():
                 raise UsageError(t("docs.missing", path=path), hint=t("docs.missing.hint"))
-        knowledge = KnowledgeBase(place_for(docs), registry, say=app.say)
+        with show_progress() as progress:
+            knowledge, _ = open_filled(docs, place_for(docs), registry, say=app.say, progress=progress)
     with knowledge:
-        if docs:
-            with show_progress() as progress:
-                knowledge.sync(docs, progress=progress)
         knowledge.check_filters(conditions)
         found = knowledge.search(query, limit, threshold=threshold, filters=conditions)
     if app.json:

@@ -70,7 +70,7 @@ class Indexes:
         store: the truth.
         registry: where the retrievers are.
         nodes: the retrievers as nodes.
-        say: told when an index was damaged and is made anew.
+        say: told when an index that was damaged, is of other settings, or is not there is made anew.
 
     Raises:
         UsageError: a retriever is unknown, or its settings are wrong.
@@ -198,6 +198,8 @@ class Indexes:
                     loaded = component.load().load(config, folder / _DATA, self._registry)
                     return Index(name, component, settings, loaded, saved=True)
                 self._tell_other(folder, component, settings, writing=writing)
+            elif not writing and self._store.counts()["chunks"]:
+                self._say(t("index.absent", name=name))
         except OtherEncoderError as error:  # the same settings, and what they name is no longer the same
             if not writing:
                 raise UsageError(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luna_kernel.base.errors import IntegrityError, UsageError
+from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.cli.app import App
 from luna_kernel.cli.options import Command, json_option, option, plugins_option
@@ -56,15 +56,13 @@ def _verb(name: str) -> Callable[[Callable[..., Any]], Any]:
 
 
 def _open(app: App, name: str | None, docs: tuple[Path, ...]) -> KnowledgeBase:
-    from .knowledge_base import KnowledgeBase, place_for, place_of
+    from .knowledge_base import KnowledgeBase
+    from .naming import place_for, place_of
 
     if (name is None) == (not docs):
         raise UsageError(t("kb.which"), hint=t("kb.which.hint"))
     folder = place_of(name) if name is not None else place_for(docs)
-    try:
-        return KnowledgeBase.open(folder, app.plugins().registry, say=app.say)
-    except IntegrityError as error:
-        raise IntegrityError(error.text, hint=t("kb.damaged.hint")) from error
+    return KnowledgeBase.open(folder, app.plugins().registry, say=app.say)
 
 
 @_verb("stats")
@@ -93,8 +91,10 @@ def stats(app: App, kb: str | None, docs: tuple[Path, ...], tokenizer: str | Non
 
 def _calibration_text(found: Calibration) -> str:
     """What the calibration found, in a line."""
+    from .calibration import LEAST_CHUNKS, LEAST_FILES
+
     if not found.questions:
-        return t("stats.calibration.small")
+        return t("stats.calibration.small", chunks=LEAST_CHUNKS, files=LEAST_FILES)
     before, now = (f"{100 * share:.0f}" for share in (found.answered_before, found.answered))
     return t("stats.calibration.found", count=found.questions, before=before, now=now, shift=f"{found.shift:.2f}")
 

@@ -172,7 +172,13 @@ def _clean(text: str) -> str:
 def _reasons(reading: FileReading, source: str) -> list[str]:
     """Why what could not be read could not, each with its place in the file."""
     path = str(reading.path)
-    return [
-        reason if place == path else f"{place.removeprefix(path).lstrip(':')}: {reason}"
-        for place, reason in ((bad.place, bad.reason.removeprefix(f"{path}: ")) for bad in reading.result.bad)
-    ]
+    found = []
+    for bad in reading.result.bad:
+        reason, inside = bad.reason.removeprefix(f"{path}: "), bad.place.removeprefix(path)
+        line = inside.removeprefix(":")
+        if line.isdigit():
+            reason = t("read.line", line=line, reason=reason)
+        elif inside:
+            reason = f"{inside.lstrip(':/')}: {reason}"
+        found.append(reason)
+    return found

@@ -14,8 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luna_kernel.base import durable
-from luna_kernel.base.errors import IntegrityError, UsageError
+from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.chat.small_talk import Talk, kind_of_talk
 from luna_kernel.contracts.chat import Event, Notice, Passage, Step, Turn
@@ -23,8 +22,11 @@ from luna_kernel.contracts.data import Message
 from luna_kernel.data.portuguese import STOP_WORDS, word_set, words
 
 from .config import RagConfig
+from .filling import Progress, Summary
 from .filters import Condition, parse_filters
-from .knowledge_base import KnowledgeBase, Progress, Summary, place_for
+from .knowledge_base import KnowledgeBase
+from .naming import place_for
+from .opening import open_filled
 from .search import Found
 from .stores import is_knowledge_base
 
@@ -74,23 +76,13 @@ class RagStep(Step):
         for path in self._paths:
             if not path.exists():
                 raise UsageError(t("docs.missing", path=path), hint=t("docs.missing.hint"))
-        folder = place_for(self._paths)
-        try:
-            self._open(folder, registry)
-        except IntegrityError as error:
-            # It is derived from the documents, which are here: nothing is lost by making it anew.
-            self._remarks.append(t("kb.rebuilt", reason=error.text))
-            self.close()
-            durable.remove_folder(folder)
-            self._open(folder, registry)
+        self._open(place_for(self._paths), registry)
 
     def _open(self, folder: Path, registry: Any) -> None:
-        self.knowledge = KnowledgeBase(folder, registry, self.config.knowledge, say=self._remarks.append)
-        try:
-            self.update()
-        except BaseException:
-            self.close()
-            raise
+        with show_progress() as progress:
+            self.knowledge, self._summary = open_filled(
+                self._paths, folder, registry, self.config.knowledge, say=self._remarks.append, progress=progress
+            )
 
     def update(self) -> Summary:
         """Read what has changed in the documents.
@@ -232,11 +224,10 @@ def leans(query: str) -> bool:
 
 def skipped_lines(summary: Summary, limit: int = 3) -> list[str]:
     """What could not be read and why, a few lines."""
-    reasons = {**summary.skipped, **{source: "; ".join(why[:2]) for source, why in summary.partly.items()}}
-    lines = [t("rag.skipped", source=source, reason=reason) for source, reason in list(reasons.items())[:limit]]
-    if len(reasons) > limit:
-        lines.append(t("docs.more", count=len(reasons) - limit).strip())
-    return lines
+    lines = [t("rag.skipped", source=source, reason=reason) for source, reason in summary.skipped.items()]
+    lines += [t("rag.partly", source=source, reason="; ".join(why[:2])) for source, why in summary.partly.items()]
+    more = [t("docs.more", count=len(lines) - limit).strip()] if len(lines) > limit else []
+    return [*lines[:limit], *more]
 
 
 @contextlib.contextmanager

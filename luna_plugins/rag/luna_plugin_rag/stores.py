@@ -66,7 +66,8 @@ def open_store(folder: Path, registry: Registry, node: Mapping[str, Any] | None)
 
 
 def forget_store(folder: Path) -> None:
-    """Take out of the folder what holds the documents, or names who does; its indexes are made anew later."""
+    """Take out of the folder what holds the documents, or names who does, and the indexes of these documents."""
+    durable.remove_folder(folder / "index")
     for name in (POINTER, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
         durable.remove_file(folder / name)
 

@@ -81,7 +81,7 @@ def _indexes(knowledge: KnowledgeBase) -> Iterator[Finding]:
     for item in knowledge.conditions():
         place, mend = f"index/{item.name}", t("verify.mend.index")
         if item.state == "damaged":
-            yield Finding("index", place, t("verify.index.damaged", reason=item.reason), mend)
+            yield Finding("index", place, item.reason, mend)
         elif item.state == "behind":
             text = t("verify.index.behind", missing=item.missing, extra=item.extra)
             yield Finding("index", place, text, mend)

@@ -75,14 +75,14 @@ def test_the_own_file_is_left_out_and_copies_are_no_wrong_answers() -> None:
         assert sum(1 for chunk in found if files[chunk] == files[own]) == 0
         asked.append(question)
         # An even one has a copy in another file, which is surely found; of the others a third find something.
-        return [(texts[own], 0.99)] if own % 2 == 0 else [("outra coisa", 0.6 if own % 3 == 0 else 0.01)]
+        return [(texts[own], 0.99)] if own % 2 == 0 else [("outra coisa", 0.4 if own % 3 == 0 else 0.01)]
 
     made = calibrate(files, lambda ids: ((number, texts[number]) for number in ids), ask, allowed=0.08)
     assert len(asked) == calibration.QUESTIONS
     assert 80 < made.questions < 120
     assert 0.25 < made.answered_before < 0.42
     assert made.answered == 0.0
-    assert shifted(0.6, made.shift) == pytest.approx(calibration.THRESHOLD, abs=0.01)
+    assert shifted(0.4, made.shift) == pytest.approx(calibration.THRESHOLD, abs=0.01)
 
 
 @pytest.mark.parametrize(("count", "files"), [(240, 4), (150, 10), (0, 1)])
@@ -133,7 +133,7 @@ def test_a_knowledge_base_is_calibrated_when_it_is_filled(
         made = kb.calibration()
         assert made is not None
         assert made.questions >= 10
-        assert made.answered_before > 0.2 > made.answered
+        assert made.answered_before > made.answered + 0.1
         assert kb.search("o sino fica perto da ponte em março", threshold=0).confidence < plain
         monkeypatch.setattr(calibration, "QUESTIONS", 15)
         kb.sync([docs])

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 from luna_plugin_rag.config import KnowledgeConfig
-from luna_plugin_rag.knowledge_base import KnowledgeBase, place_for, place_of
+from luna_plugin_rag.knowledge_base import KnowledgeBase
+from luna_plugin_rag.naming import place_for, place_of
+from luna_plugin_rag.opening import open_filled
 
 from luna_kernel.base import durable
 from luna_kernel.base.errors import IntegrityError, UsageError
@@ -168,7 +170,7 @@ def test_formats_and_faults(write: Write, place: Path, registry: Registry) -> No
         assert ".png" not in summary.skipped["foto.png"]
         assert ".md" in summary.skipped["foto.png"]
         assert list(summary.partly) == ["linhas.jsonl"]
-        assert summary.partly["linhas.jsonl"][0].startswith("2: ")
+        assert summary.partly["linhas.jsonl"][0].startswith("linha 2: JSON inválido")
         assert "canção da manhã" in kb.search("cancao bonita", threshold=0).passages[0].text
         assert sources(kb, "chapeu de palha")[0] == "utf16.txt"
         (row, *_) = kb.search("ramal da gráfica", threshold=0).passages
@@ -336,6 +338,75 @@ def test_what_is_no_knowledge_base_is_left_alone(tmp_path: Path, registry: Regis
         KnowledgeBase(tmp_path / "other", registry)
 
 
+def test_an_index_that_is_not_there_is_said_until_it_is_written(write: Write, place: Path, registry: Registry) -> None:
+    docs = write(**{"a.md": A, "b.md": B})
+    said: list[str] = []
+    with KnowledgeBase(place, registry, say=said.append) as kb:
+        kb.warm_up()  # nothing is in it yet: nothing is missing
+        kb.sync([docs])
+    assert said == []
+    durable.remove_folder(place / "index" / "tfidf")
+    for _ in range(2):  # a search writes nothing
+        said.clear()
+        with KnowledgeBase.open(place, registry, say=said.append) as kb:
+            assert sources(kb, "sino")[0] == "b.md"
+        assert len(said) == 1
+        assert "tfidf" in said[0]
+        assert "luna index" in said[0]
+        assert "--repair" in said[0]
+    said.clear()
+    with KnowledgeBase.open(place, registry, say=said.append) as kb:
+        kb.repair()
+    with KnowledgeBase.open(place, registry, say=said.append) as kb:
+        assert sources(kb, "sino")[0] == "b.md"
+    assert said == []
+
+
+@pytest.mark.parametrize("when", ["opened", "filled"])
+def test_what_is_made_of_documents_at_hand_is_remade_when_damaged(
+    write: Write, place: Path, registry: Registry, when: str
+) -> None:
+    """Damage that is met at the opening, or only while the documents are taken in."""
+    docs = write(**{"a.md": A, "b.md": B})
+    open_filled([docs], place, registry)[0].close()
+    if when == "opened":
+        (place / "knowledge.sqlite").write_bytes(b"no database" * 1000)
+    else:
+        with sqlite3.connect(place / "knowledge.sqlite") as connection:
+            [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'files'")
+            [(size,)] = connection.execute("PRAGMA page_size")
+        connection.close()
+        with (place / "knowledge.sqlite").open("r+b") as file:
+            file.seek((page - 1) * size)
+            file.write(b"\xff" * size)
+    with pytest.raises(IntegrityError) as error:
+        open_filled([docs], place, registry, remake=lambda _: False)
+    assert "--rebuild" in error.value.hint
+    said: list[str] = []
+    kb, summary = open_filled([docs], place, registry, say=said.append)
+    with kb:
+        assert summary.added == ["a.md", "b.md"]
+        check_whole(kb)
+    assert len(said) == 1, "the old indexes are gone with what they were made of"
+    assert "refeita" in said[0]
+
+
+def test_nothing_is_left_of_a_folder_of_which_nothing_could_be_read(
+    write: Write, place: Path, registry: Registry
+) -> None:
+    docs = write(**{"a.md": ""})
+    with pytest.raises(UsageError):
+        open_filled([docs], place, registry)
+    assert not place.exists()
+    write(**{"a.md": A})
+    open_filled([docs], place, registry)[0].close()
+    (docs / "a.md").unlink()
+    with pytest.raises(UsageError):
+        open_filled([docs], place, registry)
+    with KnowledgeBase.open(place, registry) as kb:
+        assert len(kb) == 1, "what was there stays"
+
+
 def test_a_newer_format_is_refused(write: Write, place: Path, registry: Registry) -> None:
     docs = write(**{"a.md": A})
     with KnowledgeBase(place, registry) as kb:
@@ -352,9 +423,10 @@ import sys
 from pathlib import Path
 from luna_kernel.plugins import load_plugins
 from luna_plugin_rag.config import KnowledgeConfig
-import luna_plugin_rag.knowledge_base as module
-module._FLUSH_FILES = 3
-kb = module.KnowledgeBase(Path(sys.argv[1]), load_plugins("rag").registry)
+from luna_plugin_rag import filling
+from luna_plugin_rag.knowledge_base import KnowledgeBase
+filling._FLUSH_FILES = 3
+kb = KnowledgeBase(Path(sys.argv[1]), load_plugins("rag").registry)
 print("go", flush=True)
 kb.sync([Path(sys.argv[2])], wait=60)
 print("done", flush=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from luna_plugin_rag.knowledge_base import place_for
+from luna_plugin_rag.naming import place_for
 from luna_plugin_rag.step import RagStep, leans
 
 from luna_kernel.base.errors import UsageError

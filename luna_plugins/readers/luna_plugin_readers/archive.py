@@ -48,7 +48,7 @@ class ZipReader(Reader):
             try:
                 found = self._reader(target).read(package.read(entry), inside)
             except LunaError as error:
-                result.bad.append(BadRecord(inside, error.text.removeprefix(f"{inside}: ")))
+                result.bad.append(BadRecord(inside, error.text.removeprefix(f"{inside}: ").removeprefix(f"{source}: ")))
                 continue
             result.documents += found.documents
             result.records += found.records

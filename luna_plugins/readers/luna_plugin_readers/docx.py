@@ -10,6 +10,7 @@ from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.data import BadRecord, Document, Reader, ReadResult
 
+from .faults import damaged
 from .layout import Layout, one_line
 from .package import Package
 from .title import file_title
@@ -52,7 +53,7 @@ class DocxReader(Reader):
         except UsageError:
             raise
         except Exception as error:  # noqa: BLE001 - the library raises many kinds on damaged files
-            raise UsageError(t("damaged", source=source, reason=str(error)), hint=t("damaged.hint")) from None
+            raise damaged(source, error) from None
         text = layout.text()
         if not text.strip():
             return ReadResult(bad=[BadRecord(source, t("empty"))])

@@ -8,10 +8,10 @@ from lxml import etree
 from lxml import html as lxml_html
 
 from luna_kernel.base.encodings import decode, looks_binary
-from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.data import BadRecord, Document, Reader, ReadResult
 
+from .faults import not_text
 from .layout import Layout, one_line
 from .title import file_title
 
@@ -125,7 +125,7 @@ def read_page(data: bytes, source: str, layout: Layout | None = None) -> tuple[L
 
 def _parse(data: bytes, source: str) -> Any:
     if looks_binary(data):
-        raise UsageError(t("damaged", source=source, reason=t("html.binary")), hint=t("damaged.hint"))
+        raise not_text(source)
     declared = any(mark in data[:2048].lower() for mark in _CHARSET)
     text, encoding = decode(data)
     parser = lxml_html.HTMLParser(encoding=None if declared and encoding in ("cp1252", "latin-1") else "utf-8")

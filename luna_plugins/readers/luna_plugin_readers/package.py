@@ -8,11 +8,12 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from typing import NoReturn
 
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.base.storage import size_text
+
+from .faults import damaged, nothing_in_it
 
 t = catalogue(__package__)
 
@@ -38,7 +39,7 @@ class Package:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
-            self._fail(str(error))
+            raise damaged(source, error) if data else nothing_in_it(source) from None
         if len(self._zip.filelist) > MAX_ENTRIES:
             raise UsageError(t("zip.entries", source=source, count=len(self._zip.filelist), limit=MAX_ENTRIES))
 
@@ -64,11 +65,8 @@ class Package:
         except RuntimeError:  # as zipfile says that a password is needed
             raise UsageError(t("locked", source=self._source), hint=t("locked.hint")) from None
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as error:
-            self._fail(str(error))
+            raise damaged(self._source, error) from None
         self._left -= len(data)
         if self._left < 0:
             raise UsageError(t("zip.bomb", source=self._source, limit=size_text(MAX_BYTES)), hint=t("zip.bomb.hint"))
         return data
-
-    def _fail(self, reason: str) -> NoReturn:
-        raise UsageError(t("damaged", source=self._source, reason=reason), hint=t("damaged.hint")) from None

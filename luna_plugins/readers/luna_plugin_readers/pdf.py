@@ -16,6 +16,7 @@ from luna_kernel.base.messages import catalogue
 from luna_kernel.base.storage import size_text
 from luna_kernel.contracts.data import BadRecord, Document, Reader, ReadResult
 
+from .faults import damaged, nothing_in_it
 from .layout import MAX_CHARS, one_line
 from .title import file_title
 
@@ -49,10 +50,10 @@ class PdfReader(Reader):
         pages, total = [], 0
         for number in range(1, len(pdf.pages) + 1):
             try:
-                pages.append(pdf.pages[number - 1].extract_text())
+                pages.append(_text_of(pdf.pages[number - 1]))
             except Exception as error:  # noqa: BLE001 - the library raises many kinds on damaged pages
                 pages.append("")
-                result.bad.append(BadRecord(source, t("pdf.page", page=number, reason=one_line(str(error))[:200])))
+                result.bad.append(BadRecord(source, _fault(number, error)))
             total += len(pages[-1])
             if total > MAX_CHARS:
                 limit = size_text(MAX_CHARS)
@@ -65,6 +66,22 @@ class PdfReader(Reader):
         title = _title(pdf) or file_title(source)
         result.documents.append(Document(text, source, title, {"page_starts": starts}))
         return result
+
+
+def _text_of(page: Any) -> str:
+    """A page's text. The library gives none for what it cannot unfold; asked for the bytes, it says why."""
+    text = str(page.extract_text())
+    if not text and (contents := page.get_contents()) is not None:
+        contents.get_data()
+    return text
+
+
+def _fault(number: int, error: Exception) -> str:
+    from pypdf.errors import LimitReachedError
+
+    if isinstance(error, LimitReachedError):
+        return t("pdf.limit", page=number)
+    return t("pdf.page", page=number, reason=one_line(str(error))[:200])
 
 
 def _open(data: bytes, source: str) -> Any:
@@ -81,8 +98,7 @@ def _open(data: bytes, source: str) -> Any:
     except pypdf.errors.DependencyError:  # a cipher that pypdf needs another library for
         locked = True
     except Exception as error:  # noqa: BLE001 - as above
-        reason = one_line(str(error))[:200]
-        raise UsageError(t("damaged", source=source, reason=reason), hint=t("damaged.hint")) from None
+        raise (damaged(source, error) if data else nothing_in_it(source)) from None
     if locked:
         raise UsageError(t("locked", source=source), hint=t("locked.hint"))
     return pdf

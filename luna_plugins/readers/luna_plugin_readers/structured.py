@@ -12,16 +12,20 @@ import yaml
 from luna_kernel.base.encodings import decode, looks_binary
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.base.storage import size_text
 from luna_kernel.contracts.data import BadRecord, Document, Reader, ReadResult
 from luna_kernel.data.readers import BadLineError, record_of
 
-from .layout import Layout, one_line
+from .faults import bad_syntax, damaged, nested, not_text, nothing_in_it
+from .layout import MAX_CHARS, Layout, one_line
 from .title import file_title
 
 t = catalogue(__package__)
 
 _TITLES = ("title", "titulo", "título", "name", "nome", "assunto", "subject")
 _MAX_DEPTH = 100
+_MOST_LEAVES = 1_000_000
+"""Values that a file of YAML may stand for. More than it has bytes can only be names that stand for names."""
 
 
 class JsonReader(Reader):
@@ -37,8 +41,12 @@ class JsonReader(Reader):
         """
         try:
             value = json.loads(_text(data, source))
-        except (ValueError, RecursionError) as error:
-            raise UsageError(t("damaged", source=source, reason=str(error)), hint=t("damaged.hint")) from None
+        except json.JSONDecodeError as error:
+            raise bad_syntax(source, "JSON", error.lineno, error.colno) from None
+        except RecursionError:
+            raise nested(source) from None
+        except ValueError as error:
+            raise damaged(source, error) from None
         return _result(value, source, search=self.search)
 
 
@@ -55,15 +63,45 @@ class YamlReader(Reader):
         """
         try:
             values = list(yaml.safe_load_all(_text(data, source)))
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            reason = one_line(str(error))
-            raise UsageError(t("damaged", source=source, reason=reason), hint=t("damaged.hint")) from None
+        except yaml.constructor.ConstructorError:
+            raise UsageError(t("yaml.objects", source=source), hint=t("yaml.objects.hint")) from None
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            if mark is None:
+                raise damaged(source, error) from None
+            raise bad_syntax(source, "YAML", mark.line + 1, mark.column + 1) from None
+        except RecursionError:
+            raise nested(source) from None
+        except (yaml.YAMLError, ValueError) as error:
+            raise damaged(source, error) from None
+        if _leaves(values, {}) > max(_MOST_LEAVES, len(data)):
+            raise UsageError(
+                t("too_much_text", source=source, limit=size_text(MAX_CHARS)), hint=t("too_much_text.hint")
+            )
         return _result(values[0] if len(values) == 1 else values, source, search=self.search)
 
 
+def _leaves(value: Any, known: dict[int, int]) -> int:
+    """How many values a structure unfolds to. What is named many times is counted many times and visited once.
+
+    Args:
+        value: a structure that may share parts, or hold itself: that counts as nothing there.
+        known: the counts of the containers that were visited, by their `id`.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 0
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = sum(_leaves(item, known) for item in inner)
+    return known[id(value)]
+
+
 def _text(data: bytes, source: str) -> str:
+    if not data:
+        raise nothing_in_it(source)
     if looks_binary(data):
-        raise UsageError(t("damaged", source=source, reason=t("html.binary")), hint=t("damaged.hint"))
+        raise not_text(source)
     return decode(data)[0]
 
 

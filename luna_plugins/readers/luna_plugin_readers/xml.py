@@ -10,6 +10,7 @@ from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.data import BadRecord, Document, Reader, ReadResult
 
+from .faults import bad_syntax, damaged, nothing_in_it
 from .layout import Layout, one_line
 from .title import file_title
 
@@ -30,8 +31,14 @@ def parse_xml(data: bytes, source: str) -> Any:
     )
     try:
         root = etree.fromstring(data, parser)
-    except (etree.XMLSyntaxError, ValueError) as error:
-        raise UsageError(t("damaged", source=source, reason=str(error)), hint=t("damaged.hint")) from None
+    except etree.XMLSyntaxError as error:
+        if not data:
+            raise nothing_in_it(source) from None
+        if "entity" in str(error).lower():  # one that multiplies is refused while it is read
+            raise UsageError(t("xml.entities", source=source), hint=t("xml.entities.hint")) from None
+        raise bad_syntax(source, "XML", *error.position) from None
+    except ValueError as error:
+        raise damaged(source, error) from None
     declared = root.getroottree().docinfo.internalDTD
     if declared is not None and any(True for _ in declared.iterentities()):
         raise UsageError(t("xml.entities", source=source), hint=t("xml.entities.hint"))
