@@ -1,6 +1,7 @@
 """Speed of cutting documents into chunks, beside other libraries, all in one run under the same tokenizer.
 
     python benchmarks/knowledge/chunking.py FOLDER… [--tokenizer FILE] [--size 256] [--characters 1000] [--rounds 3]
+                                            [--json] [--output FILE]
 
 All `.txt` and `.md` files below the folders are documents, up to `--megabytes`. Without `--tokenizer` one of 8,192
 tokens is trained on the first two megabytes. The table by tokens begins with tokenising alone: the documents' lines
@@ -14,10 +15,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from typing import Any
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one core for everyone
 
 import tokenizers
+from figures import add_options, tell
 from luna_plugin_chunking import chunkers
 from luna_plugin_chunking.config import ChunkConfig, SemanticConfig
 
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--characters", type=int, default=1000, help="limit in characters")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", help="beginnings of names, e.g. luna")
-    parser.add_argument("--json", action="store_true")
+    add_options(parser)
     options = parser.parse_args()
     texts = documents(options.folders, options.megabytes)
     with tempfile.TemporaryDirectory() as folder:
@@ -189,9 +189,7 @@ def main() -> None:
             judge(row, size, limit)
         if not options.json:
             show(title, tables[title], first)
-    if options.json:
-        json.dump(tables, sys.stdout, indent=2)
-        print()
+    tell(options, {"tables": tables})
 
 
 if __name__ == "__main__":

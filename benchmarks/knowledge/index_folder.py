@@ -1,6 +1,7 @@
 """`luna index` of a folder of 1,000 mixed files, as a process: time, memory, and what a second run costs.
 
-    python benchmarks/knowledge/index_folder.py FOLDER… [--files 1000] [--keep DIR] [--only pdf docx] [--json]
+    python benchmarks/knowledge/index_folder.py FOLDER… [--files 1000] [--keep DIR] [--only pdf docx]
+                                                [--json] [--output FILE]
 
 The files (`folder_of_files.py`: text, Markdown, HTML, PDF, Word, CSV, JSON, YAML, XML, EPUB, ODT, zip, 2 to 40 kB of
 text each) are made of the `.txt` and `.md` files below the folders. Then `luna index` runs as a whole process: `first`
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import folder_of_files
+from figures import add_options, tell
 
 PLUGINS = "rag,readers"
 
@@ -102,7 +104,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--only", nargs="+", choices=sorted(folder_of_files.SHARES))
     parser.add_argument("--keep", type=Path, help="folder for the files, made if missing and kept")
-    parser.add_argument("--json", action="store_true")
+    add_options(parser)
     options = parser.parse_args()
     if options.only:
         folder_of_files.SHARES = dict.fromkeys(options.only, 1)
@@ -112,8 +114,8 @@ def main() -> None:
         if not docs.is_dir():
             folder_of_files.make_folder(docs, folder_of_files.texts_of(options.folders), options.files)
         found = run(docs, Path(scratch) / "kb", options.files)
+    tell(options, {"figures": found})
     if options.json:
-        print(json.dumps(found))
         return
     print(f"{found['files']} files, {found['MB']:.1f} MB, {found['chunks']} chunks, {found['unread']} files not read")
     rates = f"{found['files'] / found['first']:.0f} files/s, {found['MB'] / found['first']:.2f} MB/s"

@@ -1,6 +1,6 @@
 """Seconds to open a knowledge base of 100,000 chunks, and to its first answer.
 
-    python benchmarks/knowledge/opening.py [--chunks 100000] [--rounds 5] [--keep DIR] [--json]
+    python benchmarks/knowledge/opening.py [--chunks 100000] [--rounds 5] [--keep DIR] [--json] [--output FILE]
 
 A knowledge base of made-up passages (those of `scale.py`: 60 words, Zipf, seeded) is written once. Then new processes
 open it: `open` is the database, the checksums of what is read at once, and both indexes ready to search; `first` is one
@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from figures import add_options, tell
 from luna_plugin_rag.knowledge_base import KnowledgeBase
 from scale import make_texts
 
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--keep", type=Path, help="folder of the knowledge base, made if missing and kept")
-    parser.add_argument("--json", action="store_true")
+    add_options(parser)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure is not None:
@@ -94,8 +95,8 @@ def main() -> None:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     rows = rows[1:]  # the first one read from the disk
     figures = {name: [row[name] for row in rows] for name in COLUMNS}
+    tell(options, {"chunks": options.chunks, "bytes": size, "seconds": figures})
     if options.json:
-        print(json.dumps({"chunks": options.chunks, "bytes": size, **figures}))
         return
     print(f"{options.chunks:,} chunks, {size / 1e6:.0f} MB on the disk, {len(rows)} processes")
     for name, values in figures.items():

@@ -2,7 +2,7 @@
 
     python benchmarks/knowledge/retrieval.py --data DIR [--no-title] [--ask WAY ...] [--typos 0.33] [--json]
                                              [--encoder FOLDER ...] [--model NAME ...] [--only TEXT ...]
-    python benchmarks/knowledge/retrieval.py --data DIR --json > benchmarks/results/retrieval-squad-pt.json
+    python benchmarks/knowledge/retrieval.py --data DIR --output benchmarks/results/retrieval-squad-pt.json
 
 Prints MRR@10 with its standard error, nDCG@10 and recall@1, @5, @10 in percent, seconds to index, and milliseconds per
 question, for Luna's retrievers, for their fusion with and without the reranker, and for what of rank-bm25, bm25s
@@ -24,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from figures import add_options, tell
 from measures import DEPTH, average, judge
 from peers import PEERS, Ranking, missing, versions
 
@@ -185,7 +186,7 @@ def main() -> None:
     parser.add_argument("--encoder", nargs="+", default=[], metavar="FOLDER", help="of sentence-transformers")
     parser.add_argument("--model", nargs="+", default=[], metavar="NAME", help="Luna models")
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="rows whose name holds one of these")
-    parser.add_argument("--json", action="store_true")
+    add_options(parser)
     options = parser.parse_args()
     collection = Collection(options.data, titles=not options.no_title)
     asked = {way: ask(collection.queries, way, options.typos) for way in options.ask}
@@ -207,10 +208,8 @@ def main() -> None:
         "questions": len(collection.queries),
         "typos": options.typos,
     }
+    tell(options, {**about, "titles": not options.no_title, "versions": versions(), "asked": tables})
     if options.json:
-        about |= {"titles": not options.no_title, "versions": versions(), "asked": tables}
-        json.dump(about, sys.stdout, indent=2, ensure_ascii=False)
-        print()
         return
     print("{texts} texts, {questions} questions, typing errors in {typos} of the long words".format(**about))
     for way, rows in tables.items():

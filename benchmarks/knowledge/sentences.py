@@ -1,6 +1,7 @@
 """Sentence boundaries against treebanks, and speed, beside other libraries in one run.
 
     python benchmarks/knowledge/sentences.py FILE.conllu… [--join lines|blanks] [--rounds 5] [--errors] [--json]
+                                             [--output FILE]
 
 A text is made of the sentences (`# text`) of all files in order. Between two stands a blank line where the treebank has
 a new paragraph or document; else the space that the last token says (`SpacesAfter`), else one blank. Treebanks of
@@ -18,14 +19,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import re
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from figures import add_options, tell
 
 from luna_kernel.data.sentences import sentences
 
@@ -177,7 +178,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--megabytes", type=float, default=5.0)
     parser.add_argument("--errors", action="store_true", help="print Luna's errors")
-    parser.add_argument("--json", action="store_true")
+    add_options(parser)
     options = parser.parse_args()
     text, ends = joined(options.files, options.join)
     splitters = installed()
@@ -195,9 +196,8 @@ def main() -> None:
             "least": min(fast[name]),
             "largest": max(fast[name]),
         }
+    tell(options, {"boundaries": len(ends), "splitters": rows})
     if options.json:
-        json.dump({"boundaries": len(ends), "join": options.join, "splitters": rows}, sys.stdout, indent=2)
-        print()
         return
     print(f"{len(ends)} boundaries, joined by {options.join}\n{'':<14}{'F1':>8}{'prec.':>8}{'recall':>8}{'MB/s':>8}")
     for name, row in rows.items():

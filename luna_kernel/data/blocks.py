@@ -14,6 +14,7 @@ _BLANK = re.compile(r"\n[^\S\n]*(?:\n\s*)+")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*(?:\n|\Z)")
 _SETEXT = re.compile(r"([^\n]+)\n {0,3}(=+|-+)[ \t]*(?:\n|\Z)")
+_NUMBERED = re.compile(r"(?:([^\W\d]+)\.? +)?(?:\d+|[IVXLCDM]+)\b(?!\.\d)")
 _PLAIN_HEADING = 80
 """A line of plain text is a heading only up to this length."""
 
@@ -32,9 +33,14 @@ class Block:
 def blocks(text: str) -> Iterator[Block]:
     """The blocks of a text, which tile it."""
     spans = list(_paragraphs(text))
+    top: str | None = None
+    """How the first line numbers itself, where it is a heading of plain text."""
     for place, (start, end) in enumerate(spans):
         following = text[spans[place + 1][0] : spans[place + 1][1]] if place + 1 < len(spans) else ""
-        yield from _headed(text, start, end, following, first=place == 0)
+        for block in _headed(text, start, end, following, top=top, first=place == 0):
+            if place == 0:
+                top = _numbering(block.title)
+            yield block
 
 
 def _paragraphs(text: str) -> Iterator[Span]:
@@ -65,8 +71,12 @@ def _open_fence(block: str) -> str:
     return fence
 
 
-def _headed(text: str, start: int, end: int, following: str, *, first: bool) -> Iterator[Block]:
-    """A paragraph as blocks: Markdown headings at its start each one of their own, the rest one."""
+def _headed(text: str, start: int, end: int, following: str, *, top: str | None, first: bool) -> Iterator[Block]:
+    """A paragraph as blocks: Markdown headings at its start each one of their own, the rest one.
+
+    A heading of plain text is of the first level if it is the first, in capitals, or numbered as the first one is:
+    `Capítulo 2` does not belong to `Capítulo 1`.
+    """
     while start < end:
         lead = start + len(text[start:end]) - len(text[start:end].lstrip("\n"))
         heading = _ATX.match(text, lead, end) or _SETEXT.match(text, lead, end)
@@ -80,9 +90,16 @@ def _headed(text: str, start: int, end: int, following: str, *, first: bool) -> 
     if start < end:
         block = text[start:end].strip()
         if _is_plain_heading(block, following.strip()):
-            yield Block(start, end, 1 if first or block.isupper() else 2, block)
+            is_top = first or block.isupper() or (top is not None and _numbering(block) == top)
+            yield Block(start, end, 1 if is_top else 2, block)
         else:
             yield Block(start, end)
+
+
+def _numbering(title: str) -> str | None:
+    """`capítulo` of `Capítulo II`, `#` of `3. Prazos`; None for a heading without a number, and for `3.1 Prazos`."""
+    found = _NUMBERED.match(title)
+    return (found[1] or "#").casefold() if found else None
 
 
 def _is_plain_heading(block: str, following: str) -> bool:

@@ -168,7 +168,7 @@ def test_text_is_nfc_with_plain_newlines():
     assert (document.text, document.title, document.source) == ("não\nsim\n", "b", "a/b.txt")
     assert document.metadata == {"encoding": "utf-8"}
     assert TextReader().read(b"", "v.txt").bad[0].place == "v.txt"
-    with pytest.raises(UsageError, match="not text"):
+    with pytest.raises(UsageError, match="not a text file"):
         TextReader().read(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "i.txt")
 
 

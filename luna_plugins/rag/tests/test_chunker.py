@@ -76,6 +76,24 @@ def test_headings_of_plain_text() -> None:
     assert [heading for heading, _ in headings(text)] == ["REGULAMENTO › 1. Horário", "REGULAMENTO › 2. Multa"]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "path"),
+    [
+        ("Capítulo 1", "Capítulo 2", "Capítulo 2"),
+        ("Capítulo I", "Capítulo II", "Capítulo II"),
+        ("1. Horário", "2. Multa", "2. Multa"),
+        ("Art. 1", "Art. 2", "Art. 2"),
+        ("1. Horário", "1.1 Feriados", "1. Horário › 1.1 Feriados"),
+        ("Contrato", "Capítulo 1", "Contrato › Capítulo 1"),
+        ("Capítulo 1", "Prazos", "Capítulo 1 › Prazos"),
+    ],
+)
+def test_headings_that_are_numbered_alike_are_siblings(first: str, second: str, path: str) -> None:
+    body = "A biblioteca abre às nove horas e fecha às seis da tarde."
+    found = headings(f"{first}\n\n{body}\n\n{second}\n\n{body}\n")
+    assert [heading for heading, _ in found] == [first, path]
+
+
 def test_a_comment_in_code_is_no_heading() -> None:
     text = "# Guia\n\n```\n# isto é código\n\nx = 1\n```\n\nFim do guia.\n"
     assert {heading for heading, _ in headings(text)} == {"Guia"}
