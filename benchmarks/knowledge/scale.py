@@ -7,12 +7,12 @@ Passages of 60 words are drawn from a Zipf distribution over made-up words (seed
 so any size can be had and every run has the same. All lexical indexes get the same words, split at blanks. Each index
 is measured in a process of its own; `MiB` is what that process's peak grew by from when texts lay in memory. All
 questions are asked again and again for half a second, one by one and then in one call, of each index in turn,
-`--rounds` times; the median is given, in JSON least and most too. An index that would take more than ten seconds for
-all questions is asked fewer of them (`asked`), at least three. One that is not built within `--limit` seconds is ended,
-and that is said. With `--beside-first` only the first index and one other are in memory at a time, each asked in turn
-with the first: a million passages then need 12 GiB. Luna's `bm25` is measured with compiled loops (numba) and without;
-it also adds 1 % and removes 1 %, given as a share of the time to build. FAISS gets random unit vectors (128), so its
-figures tell speed only.
+`--rounds` times; the median is given, in JSON least and most too, and the share of the first index's speed in the same
+rounds (`to first`). An index that would take more than ten seconds for all questions is asked fewer of them (`asked`),
+at least three. One that is not built within `--limit` seconds is ended, and that is said. With `--beside-first` only
+the first index and one other are in memory at a time, each asked in turn with the first: a million passages then need
+12 GiB. Luna's `bm25` is measured with compiled loops (numba) and without; it also adds 1 % and removes 1 %, given as a
+share of the time to build. FAISS gets random unit vectors (128), so its figures tell speed only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -200,12 +200,16 @@ class Engine:
             self.pipe.send(True)
             self.speeds.append(self.pipe.recv())
 
-    def finish(self) -> dict[str, float | str]:
-        """End the process and give the figures."""
+    def finish(self, beside: Sequence[tuple[float, float]] = ()) -> dict[str, float | str]:
+        """End the process and give the figures, `to first` by the speeds of the first index in the same rounds."""
         if self.speeds:
             self.pipe.send(False)
-            for key, every in zip(("q/s", "batch q/s"), zip(*self.speeds, strict=True), strict=True):
+            for place, key in enumerate(("q/s", "batch q/s")):
+                every = [pair[place] for pair in self.speeds]
                 self.figures |= {key: statistics.median(every), f"{key} least": min(every), f"{key} most": max(every)}
+                if beside:
+                    shares = [pair[place] / other[place] for pair, other in zip(self.speeds, beside, strict=True)]
+                    self.figures[f"{key} to first"] = statistics.median(shares)
         self.process.join()
         return self.figures
 
@@ -221,16 +225,18 @@ def measure(names: list[str], options: argparse.Namespace, size: int) -> dict[st
         for _ in range(options.rounds):
             for engine in engines.values():
                 engine.ask()
-        rows |= {name: engines.pop(name).finish() for name in group}
+        beside = engines[first].speeds[-options.rounds :]
+        rows |= {name: engines.pop(name).finish(beside) for name in group}
     return {first: engines[first].finish(), **rows}
 
 
 def show(size: int, rows: dict[str, dict[str, float | str]]) -> None:
     """Print a table."""
-    columns = ("index_s", "MiB", "q/s", "batch q/s", "asked", "add_1%", "remove_1%")
+    columns = ("index_s", "MiB", "q/s", "to first", "batch q/s", "to first", "asked", "add_1%", "remove_1%")
+    keys = ("index_s", "MiB", "q/s", "q/s to first", "batch q/s", "batch q/s to first", *columns[6:])
     print(f"\n{size:<14,}" + "".join(f"{column:>12}" for column in columns))
     for name, figures in rows.items():
-        cells = (f"{figures[key]:>12.1f}" if key in figures else f"{'–':>12}" for key in columns)
+        cells = (f"{figures[key]:>12.4g}" if key in figures else f"{'–':>12}" for key in keys)
         print(f"{name:<14}" + (f"  {figures['unfinished']}" if "unfinished" in figures else "".join(cells)), flush=True)
 
 

@@ -31,6 +31,8 @@ Matrix = npt.NDArray[np.float32]
 _FILE = "lsa.safetensors"
 _OVERSAMPLING = 16
 _POWER_ITERATIONS = 3
+_FEW_PRODUCTS = 1 << 24
+"""So many are done with NumPy before PyTorch is loaded: a question would wait a second for that."""
 
 
 class SparseRows:
@@ -55,11 +57,16 @@ class SparseRows:
 
 def _sum_products(out: npt.NDArray[Any], of: npt.NDArray[Any], values: Matrix, dense: Matrix, size: int) -> Matrix:
     """`result[out[p]] += values[p] * dense[of[p]]` for all p; `out` ascends. A weighted sum of embeddings is that."""
-    import torch
-
     if not len(of):
         return np.zeros((size, dense.shape[1]), np.float32)
     starts = np.searchsorted(out, np.arange(size))
+    if len(of) * dense.shape[1] <= _FEW_PRODUCTS:
+        sums_of_few = np.zeros((size, dense.shape[1]), np.float32)
+        filled = np.diff(starts, append=len(of)) > 0
+        sums_of_few[filled] = np.add.reduceat(values[:, None] * dense[of], starts[filled])
+        return sums_of_few
+    import torch
+
     with torch.no_grad():
         sums = torch.nn.functional.embedding_bag(
             torch.from_numpy(np.ascontiguousarray(of, np.int64)),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from luna_plugin_faiss import encoder
 from luna_plugin_faiss.config import FaissConfig, LsaConfig
-from luna_plugin_faiss.encoder import LsaEncoder
+from luna_plugin_faiss.encoder import LsaEncoder, SparseRows
 from luna_plugin_faiss.retriever import FaissRetriever
 
 from luna_kernel.base.errors import IntegrityError, UsageError
@@ -166,6 +171,34 @@ def test_the_decomposition_is_that_of_numpy() -> None:
     mine = encoder.encode(TEXTS)
     assert np.allclose(mine @ mine.T, exact @ exact.T, atol=1e-3)
     assert np.allclose(rows.transposed_times(np.eye(6, dtype=np.float32)), dense.T, atol=1e-6)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 9), st.integers(1, 5))
+def test_both_ways_to_multiply_a_sparse_matrix_give_the_product(seed: int, rows: int, width: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    whole = rng.standard_normal((rows, width)).astype(np.float32) * (rng.random((rows, width)) < 0.4)
+    columns = [row.nonzero()[0] for row in whole]
+    sparse = SparseRows(columns, [row[found] for row, found in zip(whole, columns, strict=True)], width)
+    right = rng.standard_normal((width, size)).astype(np.float32)
+    left = rng.standard_normal((rows, size)).astype(np.float32)
+    for most in (0, encoder._FEW_PRODUCTS):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(encoder, "_FEW_PRODUCTS", most)
+            np.testing.assert_allclose(sparse.times(right), whole @ right, atol=1e-5)
+            np.testing.assert_allclose(sparse.transposed_times(left), whole.T @ left, atol=1e-5)
+
+
+def test_a_question_waits_for_no_pytorch(registry: Registry, tmp_path: Path) -> None:
+    make(registry).save(tmp_path)
+    script = (
+        "import sys; from pathlib import Path; from luna_kernel.plugins import load_plugins\n"
+        "from luna_plugin_faiss.config import FaissConfig; from luna_plugin_faiss.retriever import FaissRetriever\n"
+        "found = FaissRetriever.load(FaissConfig(), Path(sys.argv[1]), load_plugins('faiss').registry)\n"
+        "print(found.search('Quanto pesa o sino?', 1)[0].chunk_id, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["10", "False"]
 
 
 def test_same_seed_same_vectors(tmp_path: Path) -> None:
