@@ -1,6 +1,6 @@
 """The knowledge store `postgres`: files, documents, chunks and state in a schema of a PostgreSQL database.
 
-One schema holds any number of knowledge bases; their rows begin with the id of theirs. Ids of rows are counted in the
+Ids of rows are counted in the
 row of the knowledge base, under its lock, so that they are never used twice and a transaction that fails uses none up.
 PostgreSQL's texts hold every character but NUL, which is escaped (`rows.py`).
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from psycopg import Cursor, sql
+from psycopg import Cursor
 
 from luna_kernel.base import durable
 from luna_kernel.base.errors import UsageError
@@ -33,37 +33,11 @@ from luna_kernel.contracts.knowledge import (
 from .config import ServerConfig
 from .rows import chunk_rows, document_row, escaped, file_row, plain
 from .server import Server, lock_key
+from .tables import NAMES, Tables
 
 t = catalogue(__package__)
 
 FORMAT = 1
-# Sources are compared by their hash: an entry of an index holds less than a path may be long.
-_SCHEMA = """
-CREATE TABLE {bases} (
-    id text PRIMARY KEY, format integer NOT NULL, generation bigint NOT NULL DEFAULT 0,
-    last_file bigint NOT NULL DEFAULT 0, last_document bigint NOT NULL DEFAULT 0, last_chunk bigint NOT NULL DEFAULT 0,
-    created timestamptz NOT NULL DEFAULT now(), changed timestamptz NOT NULL DEFAULT now());
-CREATE TABLE {state} (
-    base text NOT NULL REFERENCES {bases} (id) ON DELETE CASCADE, key text NOT NULL, value text NOT NULL,
-    PRIMARY KEY (base, key));
-CREATE TABLE {files} (
-    base text NOT NULL REFERENCES {bases} (id) ON DELETE CASCADE, id bigint NOT NULL,
-    source text NOT NULL, path text NOT NULL, sha256 text NOT NULL, size bigint NOT NULL, mtime_ns bigint NOT NULL,
-    ctime_ns bigint NOT NULL, seen_ns bigint NOT NULL, reasons text NOT NULL,
-    PRIMARY KEY (base, id));
-CREATE UNIQUE INDEX knowledge_files_source ON {files} (base, md5(source));
-CREATE TABLE {documents} (
-    base text NOT NULL, id bigint NOT NULL, file_id bigint NOT NULL, source text NOT NULL, title text NOT NULL,
-    text text NOT NULL, metadata text NOT NULL, sha256 text NOT NULL,
-    PRIMARY KEY (base, id), FOREIGN KEY (base, file_id) REFERENCES {files} (base, id) ON DELETE CASCADE);
-CREATE INDEX knowledge_documents_file ON {documents} (base, file_id);
-CREATE TABLE {chunks} (
-    base text NOT NULL, id bigint NOT NULL, document_id bigint NOT NULL, "start" bigint NOT NULL, "end" bigint NOT NULL,
-    line bigint NOT NULL, heading text NOT NULL, text text NOT NULL, metadata text NOT NULL,
-    PRIMARY KEY (base, id), FOREIGN KEY (base, document_id) REFERENCES {documents} (base, id) ON DELETE CASCADE);
-CREATE INDEX knowledge_chunks_document ON {chunks} (base, document_id)
-"""
-_TABLES = ("bases", "state", "files", "documents", "chunks")
 _AT_ONCE = 50
 """Documents that are fetched together."""
 
@@ -75,7 +49,7 @@ class PostgresStore(KnowledgeStore):
         self.config = config or ServerConfig()
         self.folder = folder
         self._server = Server(self.config.database_schema, self.config.variable)
-        self._names = {name: self._server.name(f"knowledge_{name}") for name in _TABLES}
+        self._tables = Tables(self._server)
         self.place = f"{self._server.place}, {self.config.database_schema}"
         try:
             self._id = self._make() if base is None else self._find(base)
@@ -90,18 +64,15 @@ class PostgresStore(KnowledgeStore):
             found = (cursor.fetchone() or ("?",))[0]
             if found != "UTF8":
                 raise UsageError(t("server.encoding", place=self.place, found=found), hint=t("server.encoding.hint"))
-            self._server.make_schema(cursor)
-            if not self._server.has_table(cursor, "knowledge_chunks"):  # else no right to make tables is needed
-                for statement in _SCHEMA.split(";"):
-                    self._run(cursor, statement)
-            self._run(cursor, "INSERT INTO {bases} (id, format) VALUES (%s, %s)", base, FORMAT)
+            self._tables.make(cursor)
+            self._tables.run(cursor, "INSERT INTO {bases} (id, format) VALUES (%s, %s)", base, FORMAT)
         return base
 
     def _find(self, base: str) -> str:
         with self._server.transaction() as cursor:
             row = None
-            if self._server.has_table(cursor, "knowledge_bases"):
-                row = self._run(cursor, "SELECT format FROM {bases} WHERE id = %s", base).fetchone()
+            if self._tables.are_there(cursor):
+                row = self._tables.run(cursor, "SELECT format FROM {bases} WHERE id = %s", base).fetchone()
         if row is None:
             text = t("store.gone", place=self.place, base=base[:64])
             raise BaseGoneError(text, hint=t("store.gone.hint", variable=self.config.variable))
@@ -110,14 +81,6 @@ class PostgresStore(KnowledgeStore):
             raise UsageError(text, hint=t("store.newer.hint"))
         return base
 
-    def _run(self, cursor: Cursor[Any], statement: str, *values: Any) -> Cursor[Any]:
-        """Execute a statement in which `{files}` and its like are Luna's tables."""
-        return cursor.execute(sql.SQL(statement).format(**self._names), values or None)  # type: ignore[arg-type]
-
-    def _rows(self, statement: str, *values: Any) -> list[Any]:
-        with self._server.transaction() as cursor:
-            return self._run(cursor, statement, *values).fetchall()
-
     def close(self) -> None:
         """Let go of the connection."""
         self._server.close()
@@ -125,7 +88,7 @@ class PostgresStore(KnowledgeStore):
     def discard(self) -> None:
         """Delete the knowledge base from the server."""
         with self._server.transaction() as cursor:
-            self._run(cursor, "DELETE FROM {bases} WHERE id = %s", self._id)
+            self._tables.run(cursor, "DELETE FROM {bases} WHERE id = %s", self._id)
         self.close()
 
     @contextlib.contextmanager
@@ -144,7 +107,7 @@ class PostgresStore(KnowledgeStore):
     @property
     def generation(self) -> int:
         """Grows with every change of the chunks."""
-        rows = self._rows("SELECT generation FROM {bases} WHERE id = %s", self._id)
+        rows = self._tables.rows("SELECT generation FROM {bases} WHERE id = %s", self._id)
         if not rows:  # somebody has deleted it meanwhile
             self._find(self._id)
         return int(rows[0][0])
@@ -152,15 +115,15 @@ class PostgresStore(KnowledgeStore):
     def meta(self, key: str) -> str | None:
         """A value of the state, or None."""
         if key in ("created", "changed"):
-            moment = self._rows(f"SELECT {key} FROM {{bases}} WHERE id = %s", self._id)  # noqa: S608  one of two words
+            moment = self._tables.rows(f"SELECT {key} FROM {{bases}} WHERE id = %s", self._id)  # noqa: S608  one of two words
             return str(moment[0][0].isoformat(timespec="seconds")) if moment else None
-        rows = self._rows("SELECT value FROM {state} WHERE base = %s AND key = %s", self._id, key)
+        rows = self._tables.rows("SELECT value FROM {state} WHERE base = %s AND key = %s", self._id, key)
         return plain(rows[0][0]) if rows else None
 
     def set_meta(self, key: str, value: str) -> None:
         """Set a value of the state."""
         with self._server.transaction() as cursor:
-            self._run(
+            self._tables.run(
                 cursor,
                 "INSERT INTO {state} VALUES (%s, %s, %s) ON CONFLICT (base, key) DO UPDATE SET value = excluded.value",
                 self._id,
@@ -170,7 +133,7 @@ class PostgresStore(KnowledgeStore):
 
     def counts(self) -> dict[str, int]:
         """How many files (with documents), documents and chunks there are."""
-        found = self._rows(
+        found = self._tables.rows(
             "SELECT (SELECT count(DISTINCT file_id) FROM {documents} WHERE base = %s), "
             "(SELECT count(*) FROM {documents} WHERE base = %s), (SELECT count(*) FROM {chunks} WHERE base = %s)",
             *[self._id] * 3,
@@ -179,7 +142,7 @@ class PostgresStore(KnowledgeStore):
 
     def counts_by_file(self) -> Iterator[tuple[str, int, int]]:
         """(source, documents, chunks) of the files with documents."""
-        rows = self._rows(
+        rows = self._tables.rows(
             "SELECT f.source, count(DISTINCT d.id), count(c.id) FROM {files} f "
             "JOIN {documents} d ON d.base = f.base AND d.file_id = f.id "
             "LEFT JOIN {chunks} c ON c.base = d.base AND c.document_id = d.id "
@@ -191,12 +154,12 @@ class PostgresStore(KnowledgeStore):
     def size(self) -> int:
         """Bytes of the rows as they are stored."""
         size = "SELECT sum(pg_column_size(r.*)) FROM {%s} r WHERE base = %%s"
-        return sum(int(self._rows(size % table, self._id)[0][0] or 0) for table in _TABLES[1:])
+        return sum(int(self._tables.rows(size % table, self._id)[0][0] or 0) for table in NAMES[1:])
 
     def flaws(self) -> Iterator[Flaw]:
         """Rows whose parent is missing, and ids beyond what was given out."""
         for table, parent, column in (("documents", "files", "file_id"), ("chunks", "documents", "document_id")):
-            rows = self._rows(
+            rows = self._tables.rows(
                 f"SELECT id FROM {{{table}}} r WHERE base = %s AND NOT EXISTS "  # noqa: S608  constants
                 f"(SELECT 1 FROM {{{parent}}} p WHERE p.base = r.base AND p.id = r.{column}) ORDER BY id LIMIT 20",
                 self._id,
@@ -205,7 +168,7 @@ class PostgresStore(KnowledgeStore):
                 text = t("store.orphan", table=table, row=row, parent=parent)
                 yield Flaw("orphan", f"{self.place}: {table} {row}", text)
         for table, counter in (("files", "last_file"), ("documents", "last_document"), ("chunks", "last_chunk")):
-            rows = self._rows(
+            rows = self._tables.rows(
                 f"SELECT max(r.id), b.{counter} FROM {{bases}} b JOIN {{{table}}} r ON r.base = b.id "  # noqa: S608
                 f"WHERE b.id = %s GROUP BY b.{counter}",
                 self._id,
@@ -218,7 +181,7 @@ class PostgresStore(KnowledgeStore):
 
     def files(self) -> dict[str, FileState]:
         """All files by source."""
-        rows = self._rows(
+        rows = self._tables.rows(
             "SELECT source, path, sha256, size, mtime_ns, ctime_ns, seen_ns, reasons FROM {files} WHERE base = %s",
             self._id,
         )
@@ -227,7 +190,7 @@ class PostgresStore(KnowledgeStore):
 
     def files_without_documents(self) -> set[str]:
         """Sources of the files of which nothing could be read."""
-        rows = self._rows(
+        rows = self._tables.rows(
             "SELECT source FROM {files} f WHERE base = %s AND NOT EXISTS "
             "(SELECT 1 FROM {documents} d WHERE d.base = f.base AND d.file_id = f.id)",
             self._id,
@@ -236,10 +199,10 @@ class PostgresStore(KnowledgeStore):
 
     def restamp(self, states: Iterable[FileState]) -> None:
         """New stamps of files whose content is the same."""
-        statement = sql.SQL(
+        statement = self._tables.named(
             "UPDATE {files} SET path = %s, mtime_ns = %s, ctime_ns = %s, seen_ns = %s "
             "WHERE base = %s AND md5(source) = md5(%s)"
-        ).format(**self._names)
+        )
         rows = [(escaped(s.path), s.mtime_ns, s.ctime_ns, s.seen_ns, self._id, escaped(s.source)) for s in states]
         if rows:
             with self._server.transaction() as cursor:
@@ -263,11 +226,11 @@ class PostgresStore(KnowledgeStore):
                     chunk_id, document_id = chunk_id + len(cut), document_id + 1
                 file_id += 1
             for table, rows in (("files", new_files), ("documents", new_documents), ("chunks", new_chunks)):
-                self._copy(cursor, table, rows)
+                self._tables.copy(cursor, table, self._id, rows)
 
     def _numbers(self, cursor: Cursor[Any], files: int, documents: int, chunks: int) -> tuple[int, int, int]:
         """The first of so many new ids each, and the next generation; other writers wait until this one is done."""
-        row = self._run(
+        row = self._tables.run(
             cursor,
             "UPDATE {bases} SET last_file = last_file + %s, last_document = last_document + %s, "
             "last_chunk = last_chunk + %s, generation = generation + 1, changed = now() WHERE id = %s "
@@ -285,12 +248,7 @@ class PostgresStore(KnowledgeStore):
     def _delete(self, cursor: Cursor[Any], sources: Sequence[str]) -> None:
         named = [escaped(source) for source in sources]
         statement = "DELETE FROM {files} WHERE base = %s AND md5(source) IN (SELECT md5(s) FROM unnest(%s::text[]) s)"
-        self._run(cursor, statement, self._id, named)
-
-    def _copy(self, cursor: Cursor[Any], table: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(self._names[table])) as copy:
-            for row in rows:
-                copy.write_row((self._id, *row))
+        self._tables.run(cursor, statement, self._id, named)
 
     def remove(self, sources: Sequence[str], *, erase: bool = False) -> None:
         """Remove files with their documents and chunks: all of them or none.
@@ -304,14 +262,16 @@ class PostgresStore(KnowledgeStore):
             self._numbers(cursor, 0, 0, 0)
             self._delete(cursor, sources)
         if erase:
-            self._server.vacuum([self._names[name] for name in _TABLES[2:]])
+            self._server.vacuum([self._tables[name] for name in NAMES[2:]])
 
     def cut_again(self, cut: Callable[[Document], Sequence[Chunk]], fingerprint: str) -> None:
         """Replace the chunks of all documents by those of `cut(document)`, and remember the chunker's fingerprint."""
         with self._server.transaction() as cursor:
             self._numbers(cursor, 0, 0, 0)
-            self._run(cursor, "DELETE FROM {chunks} WHERE base = %s", self._id)
-            ids = self._run(cursor, "SELECT id FROM {documents} WHERE base = %s ORDER BY id", self._id).fetchall()
+            self._tables.run(cursor, "DELETE FROM {chunks} WHERE base = %s", self._id)
+            ids = self._tables.run(
+                cursor, "SELECT id FROM {documents} WHERE base = %s ORDER BY id", self._id
+            ).fetchall()
             for begin in range(0, len(ids), _AT_ONCE):
                 part = [row[0] for row in ids[begin : begin + _AT_ONCE]]
                 found = [(number, document, cut(document)) for number, document, _ in self._documents(cursor, part)]
@@ -319,26 +279,26 @@ class PostgresStore(KnowledgeStore):
                 rows: list[tuple[Any, ...]] = []
                 for number, document, chunks in found:
                     rows += chunk_rows(first + len(rows), number, document, chunks)
-                self._copy(cursor, "chunks", rows)
+                self._tables.copy(cursor, "chunks", self._id, rows)
             self.set_meta("chunker", fingerprint)
 
     def _more_chunks(self, cursor: Cursor[Any], count: int) -> int:
         statement = "UPDATE {bases} SET last_chunk = last_chunk + %s WHERE id = %s RETURNING last_chunk"
-        row = self._run(cursor, statement, count, self._id).fetchone() or (0,)
+        row = self._tables.run(cursor, statement, count, self._id).fetchone() or (0,)
         return int(row[0]) - count + 1
 
     # --- documents and chunks ------------------------------------------------------------------------------------
 
     def documents(self) -> Iterator[StoredDocument]:
         """Each document, in the order in which they came; see `KnowledgeStore.documents`."""
-        ids = [row[0] for row in self._rows("SELECT id FROM {documents} WHERE base = %s ORDER BY id", self._id)]
+        ids = [row[0] for row in self._tables.rows("SELECT id FROM {documents} WHERE base = %s ORDER BY id", self._id)]
         for begin in range(0, len(ids), _AT_ONCE):
             part = ids[begin : begin + _AT_ONCE]
             with self._server.transaction() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # one moment for both statements
                 found = list(self._documents(cursor, part))
                 chunks: dict[int, list[Chunk]] = {}
-                rows = self._run(
+                rows = self._tables.run(
                     cursor,
                     'SELECT document_id, text, "start", "end", heading, metadata FROM {chunks} '
                     'WHERE base = %s AND document_id = ANY(%s) ORDER BY document_id, "start", id',
@@ -352,7 +312,7 @@ class PostgresStore(KnowledgeStore):
                 yield StoredDocument(document, chunks.get(number, []), digest)
 
     def _documents(self, cursor: Cursor[Any], ids: Sequence[int]) -> list[tuple[int, Document, str]]:
-        rows = self._run(
+        rows = self._tables.run(
             cursor,
             "SELECT id, text, source, title, metadata, sha256 FROM {documents} WHERE base = %s AND id = ANY(%s) "
             "ORDER BY id",
@@ -365,13 +325,13 @@ class PostgresStore(KnowledgeStore):
 
     def chunk_ids(self) -> set[int]:
         """Ids of all chunks."""
-        return {row[0] for row in self._rows("SELECT id FROM {chunks} WHERE base = %s", self._id)}
+        return {row[0] for row in self._tables.rows("SELECT id FROM {chunks} WHERE base = %s", self._id)}
 
     def chunks(self, ids: Sequence[int]) -> Iterator[StoredChunk]:
         """The chunks of these ids in their order; those that are gone are left out."""
         for begin in range(0, len(ids), 1000):
             part = [int(item) for item in ids[begin : begin + 1000]]
-            rows = self._rows(
+            rows = self._tables.rows(
                 'SELECT c.id, c.document_id, d.source, d.title, c.heading, c.text, c."start", c."end", c.line, '
                 "d.metadata, c.metadata FROM {chunks} c JOIN {documents} d ON d.base = c.base AND d.id = c.document_id "
                 "WHERE c.base = %s AND c.id = ANY(%s)",
@@ -388,7 +348,7 @@ class PostgresStore(KnowledgeStore):
 
     def metadata_names(self) -> set[str]:
         """What is known of documents and chunks, by name."""
-        rows = self._rows(
+        rows = self._tables.rows(
             "SELECT DISTINCT metadata FROM {documents} WHERE base = %s "
             "UNION SELECT DISTINCT metadata FROM {chunks} WHERE base = %s",
             self._id,
