@@ -1,8 +1,7 @@
 """The knowledge store `postgres`: files, documents, chunks and state in a schema of a PostgreSQL database.
 
-Ids of rows are counted in the
-row of the knowledge base, under its lock, so that they are never used twice and a transaction that fails uses none up.
-PostgreSQL's texts hold every character but NUL, which is escaped (`rows.py`).
+Ids of rows are counted in the row of the knowledge base, under its lock, so that they are never used twice and a
+transaction that fails uses none up. PostgreSQL's texts hold every character but NUL, which is escaped (`rows.py`).
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ from .reading import Changes, Listing, ReadFile, compare, read
 t = catalogue(__package__)
 
 Progress = Callable[[str, int, int, str], None]
-"""Told (`reading`, files done, files to do, source), then (`indexing`, chunks done, chunks to do, name of index)."""
+"""Told (`reading`, files done, files to do, source), then (`indexing`, chunks done, chunks to do, name of index), then
+(`calibrating`, questions asked, questions to ask, "")."""
 
 _FLUSH_SECONDS, _FLUSH_FILES, _FLUSH_CHARS = 1.0, 200, 16_000_000
 

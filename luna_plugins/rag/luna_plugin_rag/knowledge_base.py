@@ -137,7 +137,7 @@ class KnowledgeBase:
             if self.config.retrievers:
                 self.store.set_meta("retrievers", json.dumps(self.config.retrievers))
             summary = self._filler.fill(self.store, listing, paths, progress=progress, rebuild=rebuild)
-            self._save_indexes(None if progress is None else functools.partial(progress, "indexing"))
+            self._save_indexes(progress)
         summary.seconds = time.perf_counter() - begin
         return summary
 
@@ -174,9 +174,9 @@ class KnowledgeBase:
         with self.store.lock(wait=wait):
             self._save_indexes()
 
-    def _save_indexes(self, progress: Callable[[int, int, str], None] | None = None) -> None:
-        self._indexes.save(progress)
-        self._searcher.calibrate(progress)
+    def _save_indexes(self, progress: Progress | None = None) -> None:
+        self._indexes.save(progress and functools.partial(progress, "indexing"))
+        self._searcher.calibrate(progress and functools.partial(progress, "calibrating"))
 
     def calibration(self) -> Calibration | None:
         """How sure an answer must be here, where that was found out with what searches now."""

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from luna_kernel.base.errors import IntegrityError
-from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.chat import Passage
 from luna_kernel.contracts.knowledge import KnowledgeStore, StoredChunk
 from luna_kernel.contracts.retrievers import Candidate, Hit, Reranker, Retriever
@@ -21,8 +20,6 @@ from .filters import Condition, check_names
 from .fusion import Fused, diverse, fuse
 from .indexes import Index, Indexes
 from .spelling import corrected
-
-t = catalogue(__package__)
 
 SHOWN = 4
 """So many passages count for the question whether anything was found; the calibration was fitted on as many."""
@@ -133,7 +130,7 @@ class Searcher:
             ask,
             allowed=allowed,
             made_of=self._made_of(),
-            progress=lambda done, total: progress and progress(done, total, t("calibrating")),
+            progress=lambda done, total: progress and progress(done, total, ""),
         )
         self._store.set_meta(_CALIBRATION, made.to_json())
         self._shifted = None
