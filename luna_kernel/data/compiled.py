@@ -6,11 +6,12 @@ often; until it is done numpy answers. Nothing is written to the disk: numba's o
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ class Loops:
 _lock = threading.Lock()
 _thread: threading.Thread | None = None
 _loops: Loops | None = None
+_held_back = False
 
 
 @functools.cache
@@ -46,7 +48,7 @@ def loops(*, wait: bool = False) -> Loops | None:
         wait: for them, however long it takes; a benchmark wants that, and a server before its first request.
     """
     global _thread
-    if _loops is not None or not is_installed():
+    if _loops is not None or _held_back or not is_installed():
         return _loops
     with _lock:
         if _thread is None:
@@ -55,6 +57,17 @@ def loops(*, wait: bool = False) -> Loops | None:
     if wait:
         _thread.join()
     return _loops
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Compile nothing in the block: a few hundred questions that are asked once are answered before it is done."""
+    global _held_back
+    before, _held_back = _held_back, True
+    try:
+        yield
+    finally:
+        _held_back = before
 
 
 def _compile() -> None:

@@ -217,3 +217,14 @@ def test_damage_is_refused(tmp_path: Path) -> None:
         path.write_bytes(bad)
         with pytest.raises(IntegrityError):
             load_postings(tmp_path)
+
+
+def test_nothing_is_compiled_while_that_is_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_loops", None)
+    monkeypatch.setattr(compiled, "_thread", None)
+    with compiled.held_back():
+        with compiled.held_back():
+            pass
+        assert compiled.loops() is None
+        assert compiled._thread is None
+    assert not compiled._held_back

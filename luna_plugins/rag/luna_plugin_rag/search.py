@@ -11,6 +11,7 @@ from luna_kernel.base.errors import IntegrityError
 from luna_kernel.contracts.chat import Passage
 from luna_kernel.contracts.knowledge import KnowledgeStore, StoredChunk
 from luna_kernel.contracts.retrievers import Candidate, Hit, Reranker, Retriever
+from luna_kernel.data.compiled import held_back
 from luna_kernel.data.portuguese import terms
 from luna_kernel.data.sentences import trimmed
 
@@ -124,14 +125,15 @@ class Searcher:
         def ask(question: str, found: Collection[int]) -> list[tuple[str, float]]:
             return [(chunk.text, value) for chunk, value in self._ranked(indexes, question, found, 0.0)[0][:SHOWN]]
 
-        made = calibrate(
-            {chunk.id: chunk.source for chunk in self._store.chunks(sorted(ids))},
-            lambda ids: ((chunk.id, chunk.text) for chunk in self._store.chunks(ids)),
-            ask,
-            allowed=allowed,
-            made_of=self._made_of(),
-            progress=lambda done, total: progress and progress(done, total, ""),
-        )
+        with held_back():
+            made = calibrate(
+                {chunk.id: chunk.source for chunk in self._store.chunks(sorted(ids))},
+                lambda ids: ((chunk.id, chunk.text) for chunk in self._store.chunks(ids)),
+                ask,
+                allowed=allowed,
+                made_of=self._made_of(),
+                progress=lambda done, total: progress and progress(done, total, ""),
+            )
         self._store.set_meta(_CALIBRATION, made.to_json())
         self._shifted = None
 
