@@ -45,9 +45,6 @@ def index(
     from .step import show_progress, skipped_lines
 
     registry = app.plugins().registry
-    for path in paths:
-        if not path.exists():
-            raise UsageError(t("docs.missing", path=path), hint=t("docs.missing.hint"))
     folder = place_of(kb) if kb is not None else place_for(paths)
     fields: dict[str, Any] = {"mend_mojibake": mend_mojibake, "max_file_mb": max_file_mb, "store": store}
     if max_chars is not None:
@@ -120,9 +117,6 @@ def search(
     if kb is not None:
         knowledge = KnowledgeBase.open(place_of(kb), registry, say=app.say)
     else:
-        for path in docs:
-            if not path.exists():
-                raise UsageError(t("docs.missing", path=path), hint=t("docs.missing.hint"))
         with show_progress() as progress:
             knowledge, _ = open_filled(docs, place_for(docs), registry, say=app.say, progress=progress)
     with knowledge:

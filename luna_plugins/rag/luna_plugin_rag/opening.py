@@ -15,6 +15,7 @@ from luna_kernel.plugins.registry import Registry
 from .config import KnowledgeConfig
 from .filling import Summary
 from .knowledge_base import KnowledgeBase
+from .reading import check_path
 from .stores import forget_store, is_knowledge_base, stored_in
 
 t = catalogue(__package__)
@@ -40,7 +41,7 @@ def open_filled(
     One that was not there before and into which nothing could be read is not left behind.
 
     Args:
-        paths: folders and files.
+        paths: see `list_files`.
         folder: of the knowledge base.
         registry: see `KnowledgeBase`.
         config: see `KnowledgeBase`.
@@ -53,6 +54,8 @@ def open_filled(
         LunaError: see `KnowledgeBase` and `KnowledgeBase.sync`.
     """
     config = config or KnowledgeConfig()
+    for path in paths:
+        check_path(path)  # before anything is made
     try:
         return _filled(paths, folder, registry, config, say, options)
     except (IntegrityError, BaseGoneError) as error:

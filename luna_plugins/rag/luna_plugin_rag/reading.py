@@ -6,6 +6,8 @@ with its reason and hinders no other.
 
 from __future__ import annotations
 
+import glob
+import itertools
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,8 +47,12 @@ class Listing:
 def list_files(paths: Sequence[Path], registry: Registry) -> Listing:
     """All files below the folders and the files named, hidden ones left out; links to folders are not followed.
 
+    Args:
+        paths: folders, files, and patterns (`docs/**/*.md`) that name such.
+        registry: where the readers are.
+
     Raises:
-        UsageError: a path does not exist or cannot be listed.
+        UsageError: a path does not exist or cannot be listed, a pattern matches nothing.
     """
     known = readers_by_extension(registry)
     listing = Listing()
@@ -60,13 +66,47 @@ def list_files(paths: Sequence[Path], registry: Registry) -> Listing:
     return listing
 
 
+def check_path(path: Path) -> None:
+    """Refuse what names no file and no folder.
+
+    Raises:
+        UsageError: it does not exist; a pattern matches nothing.
+    """
+    if path.exists():
+        return
+    if not glob.has_magic(str(path)):
+        raise UsageError(t("docs.missing", path=path), hint=t("docs.missing.hint"))
+    if next(_matches(path), None) is None:
+        raise UsageError(t("docs.no_match", path=path), hint=t("docs.missing.hint"))
+
+
+def _matches(pattern: Path) -> Iterator[str]:
+    return glob.iglob(str(pattern.expanduser()), recursive=True)  # noqa: PTH207  absolute patterns
+
+
 def _below(root: Path, *, single: bool) -> Iterator[tuple[str, Path]]:
-    """(source, path) of the files at or below `root`."""
-    if not root.exists():
-        raise UsageError(t("docs.missing", path=root), hint=t("docs.missing.hint"))
+    """(source, path) of the files at or below `root`, which may be a pattern; each path once."""
+    check_path(root)
     if root.is_file():
         yield root.name, root
-        return
+    elif root.is_dir():
+        name = "" if single else f"{root.resolve().name}/"
+        yield from ((name + path.relative_to(root).as_posix(), path) for path in _walk(root))
+    else:
+        parts = root.expanduser().parts
+        fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+        name = "" if single else f"{fixed.resolve().name}/"
+        found: set[Path] = set()
+        for match in map(Path, _matches(root)):
+            found.update(_walk(match) if match.is_dir() and not match.is_symlink() else [match])
+        for path in sorted(found):
+            inside = path.relative_to(fixed)
+            if path.is_file() and not any(part.startswith(".") for part in inside.parts):
+                yield name + inside.as_posix(), path
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """The files below a folder."""
 
     def refuse(error: OSError) -> None:
         raise UsageError(t("docs.unreadable", path=error.filename, reason=reason_of(error))) from error
@@ -76,8 +116,7 @@ def _below(root: Path, *, single: bool) -> Iterator[tuple[str, Path]]:
         for name in sorted(names):
             path = Path(place, name)
             if not name.startswith(".") and path.is_file():
-                inside = path.relative_to(root).as_posix()
-                yield (inside if single else f"{root.resolve().name}/{inside}"), path
+                yield path
 
 
 @dataclass

@@ -73,9 +73,6 @@ class RagStep(Step):
             )
             self.knowledge.warm_up()
             return
-        for path in self._paths:
-            if not path.exists():
-                raise UsageError(t("docs.missing", path=path), hint=t("docs.missing.hint"))
         self._open(place_for(self._paths), registry)
 
     def _open(self, folder: Path, registry: Any) -> None:

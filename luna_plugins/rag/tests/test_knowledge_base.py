@@ -194,6 +194,24 @@ def test_nothing_to_read_is_said(write: Write, tmp_path: Path, place: Path, regi
             kb.sync([tmp_path / "nada"])
 
 
+def test_patterns_name_files_and_folders(write: Write, place: Path, registry: Registry) -> None:
+    docs = write(**{"a.md": A, "sub/b.md": B, "sub/c.txt": C, ".oculto/d.md": A, "outra/x/e.md": A})
+
+    def read(*patterns: Path) -> set[str]:
+        with KnowledgeBase(place, registry) as kb:
+            kb.sync(patterns)
+            return set(kb.store.files())
+
+    assert read(docs / "*.md") == {"a.md"}
+    assert read(docs / "**" / "*.md") == {"a.md", "sub/b.md", "outra/x/e.md"}
+    assert read(docs / "s*") == {"sub/b.md", "sub/c.txt"}
+    assert read(docs / "*" / "*.md", docs / "sub") == {"docs/sub/b.md", "sub/b.md", "sub/c.txt"}
+    with KnowledgeBase(place, registry) as kb, pytest.raises(UsageError, match="corresponde"):
+        kb.sync([docs / "*.pdf"])
+    write(**{"[1].md": B})
+    assert read(docs / "[1].md") == {"[1].md"}, "a file of that very name is no pattern"
+
+
 def test_several_folders(write: Write, tmp_path: Path, place: Path, registry: Registry) -> None:
     docs = write(**{"x/a.md": A, "y/a.md": B, "solto.md": C})
     with KnowledgeBase(place, registry) as kb:
