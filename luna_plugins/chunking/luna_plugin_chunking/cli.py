@@ -31,6 +31,7 @@ STRATEGIES = ("fixed", "sentence", "semantic", "adaptive", "overlapping", "hiera
 def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say how to cut."""
     count = click.IntRange(0, 1_000_000)
+    limit = click.IntRange(16, 1_000_000)
     for decorate in (
         option("--jobs", "-j", type=click.IntRange(1, 256), help=lambda: t("option.jobs")),
         option("--cache/--no-cache", default=True, help=lambda: t("option.cache")),
@@ -39,7 +40,7 @@ def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
         option("--unit", type=click.Choice(["characters", "words"]), help=lambda: t("option.unit")),
         option("--tokenizer", metavar="FILE|DIR", help=lambda: t("option.tokenizer")),
         option("--overlap", type=count, help=lambda: t("option.overlap")),
-        option("--max-size", type=count, default=900, show_default=True, help=lambda: t("option.max_size")),
+        option("--max-size", type=limit, default=900, show_default=True, help=lambda: t("option.max_size")),
         option("--min-size", type=count, help=lambda: t("option.min_size")),
         click.argument("paths", nargs=-1, required=True, metavar="FILES"),
     ):
@@ -205,18 +206,22 @@ def _read(app: App, paths: tuple[str, ...], *, mend: bool) -> list[Document]:
 
 
 def _made(app: App, strategy: str, fields: dict[str, Any]) -> tuple[Component, ChunkConfig]:
-    most = fields["max_size"]
+    most, least, overlap = fields["max_size"], fields["min_size"], fields["overlap"]
+    if least is not None and least > most:
+        raise UsageError(t("size.order", least=least, most=most), hint=t("size.order.hint"))
+    if overlap is not None and overlap * 2 > most:
+        raise UsageError(t("overlap.large", overlap=overlap, most=most), hint=t("overlap.large.hint"))
     node = {
         "name": strategy,
         "max_size": most,
-        "min_size": min(200, most // 4) if fields["min_size"] is None else fields["min_size"],
+        "min_size": min(200, most // 4) if least is None else least,
         "tokenizer": fields["tokenizer"],
         "unit": fields["unit"] or "characters",
         "preserve_sentences": fields["preserve_sentences"],
     }
     if strategy == "overlapping":
-        node["overlap"] = most // 8 if fields["overlap"] is None else fields["overlap"]
-    elif fields["overlap"] and "strategies" not in fields:
+        node["overlap"] = most // 8 if overlap is None else overlap
+    elif overlap and "strategies" not in fields:
         raise UsageError(t("overlap.unused", strategy=strategy), hint=t("overlap.hint"))
     component = app.plugins().registry.get("chunker", strategy, where="--strategy")
     config: Any = component.make_config(node, where="chunk")

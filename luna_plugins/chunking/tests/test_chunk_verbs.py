@@ -84,7 +84,8 @@ def test_benchmark_times_what_is_asked(folder: Path) -> None:
         (["chunk", "a.txt", "--overlap", "5"], "overlapping"),
         (["chunk", "a.txt", "--tokenizer", "nada"], "nada"),
         (["chunk", "nada.txt"], "nada.txt"),
-        (["chunk", "a.txt", "--max-size", "50", "--min-size", "60"], "min_size"),
+        (["chunk", "a.txt", "--max-size", "50", "--min-size", "60"], "--min-size 60 is larger"),
+        (["chunk", "a.txt", "--strategy", "overlapping", "--max-size", "50", "--overlap", "40"], "more than half"),
     ],
 )
 def test_wrong_use_is_said(folder: Path, arguments: list[str], words: str) -> None:
