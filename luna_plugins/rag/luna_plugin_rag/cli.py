@@ -127,6 +127,8 @@ def search(
         app.emit({"ok": True, "query": query, "confidence": round(found.confidence, 4), "passages": passages})
     elif not found.passages:
         app.write(t("search.none", confidence=f"{100 * found.confidence:.0f}"))
+        if found.candidates:
+            app.say(t("search.none.hint"))
     else:
         for passage in found.passages:
             head = " · ".join(part for part in (passage.source, passage.heading or passage.title) if part)

@@ -213,9 +213,12 @@ class Indexes:
     def _tell_other(self, folder: Path, component: Component, settings: dict[str, Any], *, writing: bool) -> None:
         """Say that an index was made otherwise: a search makes it anew in memory, each time, until it is written.
 
-        Vectors of one encoder mean nothing to another: a search stops there.
+        Vectors of one encoder mean nothing to another: a search stops there. Of a knowledge base that was here before
+        nothing need be said to whoever fills the one that is here now.
         """
         manifest = integrity.read_json(folder / _MARKER)
+        if writing and manifest.get("knowledge") != self._store.id:
+            return
         made_with = manifest.get("settings")
         made_with = made_with if isinstance(made_with, dict) else {}
         found, expected = made_with.get("encoder"), settings.get("encoder")

@@ -66,8 +66,10 @@ def open_store(folder: Path, registry: Registry, node: Mapping[str, Any] | None)
 
 
 def forget_store(folder: Path) -> None:
-    """Take out of the folder what holds the documents, or names who does, and the indexes of these documents."""
-    durable.remove_folder(folder / "index")
+    """Take out of the folder what holds the documents, or names who does.
+
+    Its indexes stay until others replace them: a retriever may have to be told what it can let go of elsewhere.
+    """
     for name in (POINTER, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
         durable.remove_file(folder / name)
 

@@ -271,6 +271,9 @@ def test_index_and_search(write: Write, home: Path) -> None:
     assert found["passages"][0]["source"] == "a.md"
     assert "três reais" in luna("search", "quanto custa o café", "--docs", str(docs)).stdout
     assert "três reais" not in luna("search", "helicóptero azul", "--docs", str(docs)).stdout
+    weak = luna("search", "o café abre quando", "--docs", str(docs), "--threshold", "1")
+    assert "--threshold 0" in weak.stderr
+    assert "três reais" in luna("search", "o café abre quando", "--docs", str(docs), "--threshold", "0").stdout
     small = json.loads(luna("index", str(docs), "--kb", "precos", "--max-chars", "40", "--json").stdout)
     assert small["chunks"] >= summary["chunks"]
 
