@@ -222,9 +222,12 @@ def leans(query: str) -> bool:
 def skipped_lines(summary: Summary, limit: int = 3) -> list[str]:
     """What could not be read and why, a few lines."""
     lines = [t("rag.skipped", source=source, reason=reason) for source, reason in summary.skipped.items()]
-    lines += [t("rag.partly", source=source, reason="; ".join(why[:2])) for source, why in summary.partly.items()]
-    more = [t("docs.more", count=len(lines) - limit).strip()] if len(lines) > limit else []
-    return [*lines[:limit], *more]
+    for source, why in summary.partly.items():
+        more = [t("docs.more", count=len(why) - 2).strip()] if len(why) > 2 else []
+        lines.append(t("rag.partly", source=source, reason="; ".join([*why[:2], *more])))
+    if len(lines) > limit:
+        return [*lines[:limit], t("docs.more", count=len(lines) - limit).strip()]
+    return lines
 
 
 @contextlib.contextmanager

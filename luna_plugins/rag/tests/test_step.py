@@ -296,6 +296,15 @@ def test_wrong_use(arguments: list[str], said: str) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_what_was_read_in_part_is_told_from_what_was_not_read(write: Write, home: Path) -> None:
+    rows = '{"text": "O café custa três reais."}\n' + "ruim\n" * 5
+    docs = write(**{"a.jsonl": rows, "b.md": ""})
+    done = luna("index", str(docs))
+    assert "lido em parte: a.jsonl: linha 2: JSON inválido na coluna 1; linha 3" in done.stderr
+    assert "e mais 3" in done.stderr
+    assert "não lido: b.md: " in done.stderr
+
+
 def test_a_named_base_that_is_torn_is_kept_until_rebuild(write: Write, home: Path) -> None:
     docs = write(**{"a.md": "O café custa três reais.\n"})
     assert luna("index", str(docs), "--kb", "precos").exit_code == 0
