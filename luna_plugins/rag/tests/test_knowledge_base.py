@@ -16,7 +16,6 @@ import pytest
 from luna_plugin_rag.config import KnowledgeConfig
 from luna_plugin_rag.knowledge_base import KnowledgeBase
 from luna_plugin_rag.naming import place_for, place_of
-from luna_plugin_rag.opening import open_filled
 
 from luna_kernel.base import durable
 from luna_kernel.base.errors import IntegrityError, UsageError
@@ -378,51 +377,6 @@ def test_an_index_that_is_not_there_is_said_until_it_is_written(write: Write, pl
     with KnowledgeBase.open(place, registry, say=said.append) as kb:
         assert sources(kb, "sino")[0] == "b.md"
     assert said == []
-
-
-@pytest.mark.parametrize("when", ["opened", "filled"])
-def test_what_is_made_of_documents_at_hand_is_remade_when_damaged(
-    write: Write, place: Path, registry: Registry, when: str
-) -> None:
-    """Damage that is met at the opening, or only while the documents are taken in."""
-    docs = write(**{"a.md": A, "b.md": B})
-    open_filled([docs], place, registry)[0].close()
-    if when == "opened":
-        (place / "knowledge.sqlite").write_bytes(b"no database" * 1000)
-    else:
-        with sqlite3.connect(place / "knowledge.sqlite") as connection:
-            [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'files'")
-            [(size,)] = connection.execute("PRAGMA page_size")
-        connection.close()
-        with (place / "knowledge.sqlite").open("r+b") as file:
-            file.seek((page - 1) * size)
-            file.write(b"\xff" * size)
-    with pytest.raises(IntegrityError) as error:
-        open_filled([docs], place, registry, remake=lambda _: False)
-    assert "--rebuild" in error.value.hint
-    said: list[str] = []
-    kb, summary = open_filled([docs], place, registry, say=said.append)
-    with kb:
-        assert summary.added == ["a.md", "b.md"]
-        check_whole(kb)
-    assert len(said) == 1, "the old indexes are gone with what they were made of"
-    assert "refeita" in said[0]
-
-
-def test_nothing_is_left_of_a_folder_of_which_nothing_could_be_read(
-    write: Write, place: Path, registry: Registry
-) -> None:
-    docs = write(**{"a.md": ""})
-    with pytest.raises(UsageError):
-        open_filled([docs], place, registry)
-    assert not place.exists()
-    write(**{"a.md": A})
-    open_filled([docs], place, registry)[0].close()
-    (docs / "a.md").unlink()
-    with pytest.raises(UsageError):
-        open_filled([docs], place, registry)
-    with KnowledgeBase.open(place, registry) as kb:
-        assert len(kb) == 1, "what was there stays"
 
 
 def test_a_newer_format_is_refused(write: Write, place: Path, registry: Registry) -> None:
