@@ -9,7 +9,7 @@ follows from the ids; it is brought up to date by adding and removing them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,8 @@ class Indexes:
         self._say = say
         self._components = [self._component(node) for node in nodes]
         self._indexes: list[Index] = []
+        self._left_out: list[tuple[Component, Any]] = []
+        """Retrievers without an index, which a search does without."""
         self._generation = -1
         self._progress: Progress | None = None
 
@@ -97,21 +99,40 @@ class Indexes:
         """The retrievers, up to date with the database.
 
         Args:
-            writing: an index that was made with another encoder is made anew, which is said; without it, an error.
+            writing: an index that was made with another encoder is made anew, which is said; without it, an error. One
+                that is not there is made; without it, left out, which is said, as long as there is another: a plugin
+                that was installed later would have each search make its index, for minutes.
 
         Raises:
             UsageError: an index was made with another encoder.
         """
+        if not self._indexes:
+            self._open_all(writing=writing)
+        elif writing and self._left_out:
+            self._indexes += [self._empty(component, config) for component, config in self._left_out]
+            self._left_out, self._generation = [], -1
         generation = self._store.generation
         if generation != self._generation:
-            if not self._indexes:
-                self._indexes = [
-                    self._open(component, config, writing=writing) for component, config in self._components
-                ]
             wanted = self._store.chunk_ids()
             self._indexes = [self._follow(index, wanted) for index in self._indexes]
             self._generation = generation
         return self._indexes
+
+    def _open_all(self, *, writing: bool) -> None:
+        opened = [self._open(component, config, writing=writing) for component, config in self._components]
+        absent = [pair for pair, index in zip(self._components, opened, strict=True) if index is None]
+        there = [index for index in opened if index is not None]
+        if writing or not there:
+            if absent and not writing and self._store.counts()["chunks"]:
+                self._tell("index.absent", absent)
+            self._indexes = there + [self._empty(component, config) for component, config in absent]
+        else:
+            self._tell("index.left_out", absent)
+            self._indexes, self._left_out = there, absent
+
+    def _tell(self, key: str, pairs: Sequence[tuple[Component, Any]]) -> None:
+        for component, _ in pairs:
+            self._say(t(key, name=component.name))
 
     def save(self, progress: Progress | None = None) -> None:
         """Write the indexes that differ from what is on the disk; only whoever holds the lock may."""
@@ -131,10 +152,11 @@ class Indexes:
             IntegrityError: `error`, if none is.
         """
         wanted, found = self._store.chunk_ids(), False
-        for place, (component, config) in enumerate(self._components):
-            if self._condition(component, config, wanted).state == "damaged":
-                self._say(t("index.damaged", name=component.name, reason=error.text))
-                self._indexes[place] = self._anew(self._indexes[place], wanted)
+        for place, index in enumerate(self._indexes):
+            config = index.component.make_config(index.settings)
+            if self._condition(index.component, config, wanted).state == "damaged":
+                self._say(t("index.damaged", name=index.name, reason=error.text))
+                self._indexes[place] = self._anew(index, wanted)
                 found = True
         if not found:
             raise error
@@ -145,11 +167,8 @@ class Indexes:
             index.retriever.close()
 
     def made_of(self) -> list[list[Any]]:
-        """Name, version and settings of each retriever."""
-        return [
-            [component.name, component.version, {} if config is None else config.model_dump(mode="json")]
-            for component, config in self._components
-        ]
+        """Name, version and settings of each retriever that searches."""
+        return sorted([index.name, index.component.version, index.settings] for index in self.current())
 
     def conditions(self) -> list[IndexCondition]:
         """How the files of each index are; nothing is made anew, nothing said."""
@@ -158,7 +177,7 @@ class Indexes:
 
     def _condition(self, component: Component, config: Any, wanted: set[int]) -> IndexCondition:
         folder, name = self._folder / component.name, component.name
-        settings = {} if config is None else config.model_dump(mode="json")
+        settings = _settings(config)
         if not (folder / _MARKER).is_file():
             return IndexCondition(name, "absent", missing=len(wanted))
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -185,21 +204,25 @@ class Indexes:
         component = self._registry.get("retriever", str(node["name"]), where="knowledge.retrievers")
         return component, component.make_config(node, where=f"knowledge.retrievers.{component.name}")
 
-    def _open(self, component: Component, config: Any, *, writing: bool) -> Index:
+    def _empty(self, component: Component, config: Any) -> Index:
+        return Index(
+            component.name, component, _settings(config), component.load()(config, self._registry), saved=False
+        )
+
+    def _open(self, component: Component, config: Any, *, writing: bool) -> Index | None:
+        """The index as it lies in its folder, an empty one where that cannot be used, None where there is none."""
         name = component.name
-        settings = {} if config is None else config.model_dump(mode="json")
-        folder = self._folder / name
+        settings, folder = _settings(config), self._folder / name
         with contextlib.suppress(StorageError):  # a read-only place: what lies there can still be read
             durable.recover(folder, marker=_MARKER)
         try:
-            if (folder / _MARKER).is_file():
-                manifest = self._check(folder, component, settings)
-                if manifest is not None:
-                    loaded = component.load().load(config, folder / _DATA, self._registry)
-                    return Index(name, component, settings, loaded, saved=True)
-                self._tell_other(folder, component, settings, writing=writing)
-            elif not writing and self._store.counts()["chunks"]:
-                self._say(t("index.absent", name=name))
+            if not (folder / _MARKER).is_file():
+                return None
+            manifest = self._check(folder, component, settings)
+            if manifest is not None:
+                loaded = component.load().load(config, folder / _DATA, self._registry)
+                return Index(name, component, settings, loaded, saved=True)
+            self._tell_other(folder, component, settings, writing=writing)
         except OtherEncoderError as error:  # the same settings, and what they name is no longer the same
             if not writing:
                 raise UsageError(
@@ -208,7 +231,7 @@ class Indexes:
             self._say(t("index.other_weights.anew", name=name, reason=error.text))
         except IntegrityError as error:
             self._say(t("index.damaged", name=name, reason=error.text))
-        return Index(name, component, settings, component.load()(config, self._registry), saved=False)
+        return self._empty(component, config)
 
     def _tell_other(self, folder: Path, component: Component, settings: dict[str, Any], *, writing: bool) -> None:
         """Say that an index was made otherwise: a search makes it anew in memory, each time, until it is written.
@@ -312,6 +335,10 @@ class Indexes:
             manifest["chunks"] = len(index.retriever)
             manifest["files"] = integrity.seal(new, exclude=[_MARKER])
             durable.write_json(new / _MARKER, manifest)
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    return {} if config is None else dict(config.model_dump(mode="json"))
 
 
 def _encoder_name(node: Any) -> str:

@@ -368,12 +368,27 @@ def test_an_index_that_is_not_there_is_said_until_it_is_written(write: Write, pl
         with KnowledgeBase.open(place, registry, say=said.append) as kb:
             assert sources(kb, "sino")[0] == "b.md"
         assert len(said) == 1
-        assert "tfidf" in said[0]
+        assert "“tfidf”" in said[0]
+        assert "passa sem ele" in said[0]
         assert "luna index" in said[0]
         assert "--repair" in said[0]
+    durable.remove_folder(place / "index" / "bm25")
+    said.clear()
+    with KnowledgeBase.open(place, registry, say=said.append) as kb:  # with no index at all it makes them
+        assert sources(kb, "sino")[0] == "b.md"
+        assert kb.retrievers() == ["bm25", "tfidf"]
+    assert ["na memória" in line for line in said] == [True, True]
+    with KnowledgeBase.open(place, registry) as kb:
+        kb.repair()
+    durable.remove_folder(place / "index" / "tfidf")
     said.clear()
     with KnowledgeBase.open(place, registry, say=said.append) as kb:
-        kb.repair()
+        assert kb.retrievers() == ["bm25"]
+        kb.repair()  # what was left out is made now
+        assert sorted(kb.retrievers()) == ["bm25", "tfidf"]
+        check_whole(kb)
+    assert len(said) == 1
+    said.clear()
     with KnowledgeBase.open(place, registry, say=said.append) as kb:
         assert sources(kb, "sino")[0] == "b.md"
     assert said == []
