@@ -167,8 +167,11 @@ class Indexes:
             index.retriever.close()
 
     def made_of(self) -> list[list[Any]]:
-        """Name, version and settings of each retriever that searches."""
-        return sorted([index.name, index.component.version, index.settings] for index in self.current())
+        """Name, version and settings of each retriever that a search uses; nothing is opened for that."""
+        there = [pair for pair in self._components if (self._folder / pair[0].name / _MARKER).is_file()]
+        return [
+            [component.name, component.version, _settings(config)] for component, config in there or self._components
+        ]
 
     def conditions(self) -> list[IndexCondition]:
         """How the files of each index are; nothing is made anew, nothing said."""
