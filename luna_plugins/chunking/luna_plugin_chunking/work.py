@@ -20,7 +20,7 @@ from luna_kernel.plugins.registry import Component
 
 from .config import ChunkConfig
 
-FORMAT = 2
+FORMAT = 3
 """Raised when a strategy cuts otherwise than before: older entries of the cache are not used then."""
 
 _made: dict[str, Chunker] = {}
