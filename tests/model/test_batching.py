@@ -76,7 +76,7 @@ def test_requests_come_and_go_and_none_notices(made: Decoder) -> None:
                 mine, logits = read(made, prompt)
                 torch.testing.assert_close(logits[0], expected[who][0], rtol=1e-4, atol=1e-4)
                 tokens[who] = logits[0].argmax(-1)
-                state = mine if state is None else join_states([state, mine], 256)
+                state = mine if state is None else join_states([state, mine])
                 rows.append(who)
         keep = [place for place, who in enumerate(rows) if leaves[who] != now]
         if len(keep) < len(rows) and state is not None:
@@ -95,7 +95,7 @@ def test_requests_come_and_go_and_none_notices(made: Decoder) -> None:
 def test_slots_that_are_padding_for_all_are_given_back(model: Decoder) -> None:
     long, _ = read(model, list(range(40)))
     short, _ = read(model, [1, 2])
-    joined = join_states([long, short], 128)
+    joined = join_states([long, short])
     assert joined.blocks[0].mixer.length == 40
     assert select_rows(joined, [1]).blocks[0].mixer.length == 2
 

@@ -278,8 +278,7 @@ class Engine:
             return
         self._reading = None
         if self._take(row, token):
-            limit = (len(self._rows) + 1) * self.model.dims.max_positions
-            self._state = state if self._state is None else join_states([self._state, state], limit)
+            self._state = state if self._state is None else join_states([self._state, state])
             self._rows.append(row)
 
     def _read_piece(self, row: _Row, state: Any) -> torch.Tensor | None:
@@ -384,9 +383,16 @@ class Engine:
         """Let the others leave the batch."""
         if len(rows) == len(self._rows):
             return
-        kept = [place for place, row in enumerate(self._rows) if any(row is one for one in rows)]
+        stay = set(map(id, rows))
+        leaving = [place for place, row in enumerate(self._rows) if id(row) not in stay]
+        kept = list(range(len(self._rows)))
+        for place in leaving:  # the last one takes the place of who leaves
+            while kept and id(self._rows[kept[-1]]) not in stay:
+                kept.pop()
+            if place < len(kept):
+                kept[place] = kept.pop()
         self._state = select_rows(self._state, kept) if kept else None
-        self._rows = rows
+        self._rows = [self._rows[place] for place in kept]
 
     def _fail(self, row: _Row, error: BaseException) -> None:
         row.job.error = error
