@@ -17,6 +17,9 @@ import click  # isort: skip
 
 t = catalogue(__package__)
 
+_SHARE = 4
+"""Matrices may be packed into this part of the memory that is free."""
+
 
 @command(help=lambda: t("verb.serve"))
 @option("--model", metavar="NAME", help=lambda: t("option.model"))
@@ -80,12 +83,16 @@ def _serve(app: App, session: Any, limits: Any, given: dict[str, Any]) -> int:
 
     import uvicorn
 
+    from luna_kernel.base.machine import memory
+    from luna_kernel.model.packed import pack
+
     from .app import Server
     from .engine import Engine
     from .handover import Handover
     from .service import Service
 
     model = session.generator.model
+    pack(model, (memory()["available"] or 0) // _SHARE)
     handover = Handover()
     engine = Engine(
         model, session.generator.tokenizer, max_batch=given["max_batch"], max_queue=given["max_queue"],
