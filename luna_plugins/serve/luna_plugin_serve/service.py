@@ -22,8 +22,9 @@ from luna_kernel.contracts.chat import Generator, Text, Turn
 from luna_kernel.contracts.data import Message
 from luna_kernel.model.sampling_config import Sampling
 
-from .engine import Engine, Job, Thought
+from .engine import Engine
 from .handover import Handover, Inbox, Piece
+from .jobs import Job, Thought
 from .protocol import ChatRequest, CompletionRequest, new_id
 
 t = catalogue(__package__)
