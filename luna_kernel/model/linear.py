@@ -19,7 +19,7 @@ from luna_kernel.base.machine import cpu
 
 FEWEST_ROWS, FEWEST_PRODUCTS = 4, 3 << 19
 """Rows, and rows times numbers of the matrix, from which oneDNN is faster there."""
-FEWEST_ALONE = 1 << 19
+FEWEST_ALONE = 9 << 16
 """Numbers of the matrix from which it is for one row: those that come from memory, where MKL waits for them."""
 
 
