@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def serve(ctx: click.Context, /, **given: Any) -> int:
     if not local and key is None:
         raise UsageError(t("host_without_key", host=host), hint=t("host_without_key.hint"))
     from luna_kernel.chat.generators import LunaGenerator
-    from luna_kernel.cli.opening import open_session
+    from luna_kernel.cli.opening import open_for_good
 
     from .guard import Limits
 
@@ -56,7 +57,7 @@ def serve(ctx: click.Context, /, **given: Any) -> int:
     if not local:
         names |= {"*"} if host in ("0.0.0.0", "::") and not given["allow_host"] else {host.lower()}  # noqa: S104
     limits = Limits(frozenset(names), key, frozenset(given["cors"]), given["max_body"])
-    session = open_session(app, _request(ctx, given))
+    session = open_for_good(app, _request(ctx, given))
     try:
         if not isinstance(session.generator, LunaGenerator):
             raise UsageError(t("luna_models_only"))
@@ -117,6 +118,7 @@ def _serve(app: App, session: Any, limits: Any, given: dict[str, Any]) -> int:
                 server.app, log_level="warning", access_log=False, timeout_keep_alive=30, server_header=False,
                 timeout_graceful_shutdown=5, limit_concurrency=1024,
             )  # fmt: skip
+            gc.freeze()  # the server's own modules too; see `open_for_good`
             with contextlib.suppress(KeyboardInterrupt):  # as uvicorn ends by Ctrl-C, once all is closed
                 uvicorn.Server(config).run(sockets=[listener])
     finally:
