@@ -26,6 +26,9 @@ from .state import DecodeState
 
 t = catalogue(__package__)
 
+_LONG = 64
+"""Tokens from which a pass may be left in the middle."""
+
 
 class Generation(Iterator[int]):
     """One answer in the making; iterate over it to get the token ids. The end token is not among them.
@@ -120,9 +123,9 @@ class Generation(Iterator[int]):
             if self._pause > 0:
                 count = min(count, self._pause)
             piece = torch.tensor([self._waiting[:count]], device=self._device)
-            output = self.model(piece, state=self.state, condition=self.condition, last_only=True)
-            assert isinstance(output, Output)
-            logits = output.logits[:, -1]
+            logits = self._read(piece)
+            if logits is None:
+                return None
             if self._seen is not None:
                 self._seen[0, piece[0]] = True
             del self._waiting[:count]
@@ -130,6 +133,37 @@ class Generation(Iterator[int]):
             if self._pause == 0 and self._at_pause is not None:
                 self._at_pause()
         return logits
+
+    def _read(self, piece: Tensor) -> Tensor | None:
+        """A pass over a piece (1, T); logits (1, V) of its last token. None if told to stop: nothing of it was read.
+
+        A long piece of a large model takes a second, so there it is asked before each block.
+        """
+        if piece.shape[1] < _LONG:
+            output = self.model(piece, state=self.state, condition=self.condition, last_only=True)
+            assert isinstance(output, Output)
+            return output.logits[:, -1]
+        before = self.state.snapshot()
+
+        def ask(*_: object) -> None:
+            if self.should_stop():
+                raise _StoppedError
+
+        hooks = [block.register_forward_pre_hook(ask) for block in self.model.blocks]
+        try:
+            output = self.model(piece, state=self.state, condition=self.condition, last_only=True)
+        except _StoppedError:
+            self.state.restore(before)
+            return None
+        finally:
+            for hook in hooks:
+                hook.remove()
+        assert isinstance(output, Output)
+        return output.logits[:, -1]
+
+
+class _StoppedError(Exception):
+    """A pass was left in the middle."""
 
 
 def generate(
@@ -157,7 +191,7 @@ def generate(
         sampling: how tokens are chosen; None: its defaults.
         end_ids: tokens that end the answer.
         max_tokens: of the answer; None: as far as the context reaches.
-        should_stop: asked before each token and between the pieces of the prompt.
+        should_stop: asked before each token, and before each block that reads a piece of the prompt.
         state: a conversation's state, to go on from; it is updated.
         condition: named vectors for the layers, (1, C).
         read_ids: what `state` has read already, so that the repetition penalty counts it too.

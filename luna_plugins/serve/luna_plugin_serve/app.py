@@ -228,6 +228,7 @@ class Server:
             "created": self.started,
             "owned_by": "luna",
             "max_model_len": limit,
+            "can_think": self.service.generator.can_think,
         }
 
     async def info(self, request: Request) -> Response:
@@ -242,6 +243,7 @@ class Server:
                 "version": __version__,
                 "personas": personas,
                 "persona": self.service.persona,
+                "can_think": self.service.generator.can_think,
                 "documents": [path.name for path in session.options.docs],
                 "language": language(),
                 "plugins": session.plugins.names,

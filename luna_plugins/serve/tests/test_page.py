@@ -76,6 +76,36 @@ def test_stop_ends_the_answer(page: Any) -> None:
     assert 20 < len(said) < len(ANSWER) - 100
 
 
+def test_a_thought_is_shown_folded_for_who_asks(browser: Any, thinking: Served) -> None:
+    browser.get(thinking.url)
+    browser.execute_script("localStorage.clear()")
+    browser.get(thinking.url)
+    wait_for(browser, "!document.getElementById('think').hidden")
+    done = "document.querySelectorAll('.answer footer').length === "
+    ask(browser, "Quanto é 3 mais 4?")
+    wait_for(browser, f"{done}1", 60)
+    assert not browser.find_elements("css selector", ".thought")
+    browser.find_element("id", "think").click()
+    assert browser.find_element("id", "think").get_attribute("aria-pressed") == "true"
+    ask(browser, "Quanto é 2 mais 4?")
+    wait_for(browser, f"{done}2", 60)
+    (thought,) = browser.find_elements("css selector", ".thought")
+    assert thought.get_attribute("open") is None
+    content = thought.find_element("css selector", "p").get_attribute("textContent")
+    assert content.startswith("Somo")
+    assert content not in browser.find_elements("css selector", ".answer .text")[1].text
+    browser.refresh()
+    wait_for(browser, "document.getElementById('model').textContent === 'sums'")
+    assert browser.find_element("id", "think").get_attribute("aria-pressed") == "true"
+    browser.find_element("css selector", "#session-list li button").click()
+    browser.find_element("css selector", ".thought summary").click()
+    assert browser.find_element("css selector", ".thought p").text == content
+
+
+def test_a_model_that_cannot_think_has_no_switch(page: Any) -> None:
+    assert not page.find_element("id", "think").is_displayed()
+
+
 def test_theme_and_language_stay(page: Any) -> None:
     before = page.execute_script("return document.documentElement.dataset.theme")
     page.find_element("id", "theme").click()
