@@ -118,6 +118,10 @@ def test_theme_and_language_stay(page: Any) -> None:
 
 
 def test_a_narrow_window_shows_everything_in_its_width(page: Any) -> None:
+    page.execute_script(
+        "info.personas = ['educadora-paciente-e-formal']; info.can_think = true; translate();"
+        " for (const hidden of document.querySelectorAll('header [hidden], #think')) hidden.hidden = false"
+    )
     narrow = {"width": 360, "height": 700, "deviceScaleFactor": 1, "mobile": True}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
     try:
@@ -126,6 +130,14 @@ def test_a_narrow_window_shows_everything_in_its_width(page: Any) -> None:
         height = f"{title}.offsetHeight / parseFloat(getComputedStyle({title}).fontSize)"
         assert page.execute_script(f"return {height}") < 2, "the name is broken into lines"
         assert page.execute_script("return document.documentElement.scrollWidth") <= 360
+        ends = page.execute_script(
+            "return [...document.querySelectorAll('header button, header select, #form button, #form textarea')]"
+            ".map((element) => element.getBoundingClientRect().right)"
+        )
+        assert max(ends) <= 360
+        assert page.execute_script(
+            "const box = document.getElementById('question'); return box.scrollHeight <= box.clientHeight"
+        ), "the question's box scrolls before anything is written"
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
