@@ -117,7 +117,7 @@ def in_process(folder: str, plugins: str, seconds: float) -> tuple[float, float]
     model = Path(folder, "data", "models", "mini")
     generator = LunaGenerator.open(str(model), plugins=load_plugins(plugins))
     prompt = generator.tokenizer.encode("Conte a história número 1.")
-    DecodingThreads(generator.model)
+    DecodingThreads(generator.model).settle()
     made, begin, worked = 0, time.monotonic(), time.process_time()
     while time.monotonic() - begin < seconds:
         made += sum(1 for _ in generate(generator.model, prompt, Sampling(temperature=0.7), max_tokens=TOKENS))

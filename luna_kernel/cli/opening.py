@@ -143,6 +143,8 @@ def open_generator(app: App, request: ChatRequest, device: str) -> tuple[Generat
     opening = plan_opening(app, request.settings, folder, device, adapt=request.adapt)
     opened = open_for_chat(app, folder, opening, selection=selection, device=device)
     generator = LunaGenerator(opened)
+    if not request.settings.threads:  # else the user has decided
+        generator.choose_threads()
     chat = opened.manifest.chat
     return generator, opened.plugins, model, dict(chat)
 

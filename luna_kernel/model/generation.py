@@ -11,6 +11,7 @@ The rule at the edge of the context: a prompt that leaves no room for an answer 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
@@ -20,6 +21,7 @@ from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 
 from .decoder import Decoder, Output
+from .decoding_threads import DecodingThreads
 from .sampling import make_generator, sample
 from .sampling_config import Sampling
 from .state import DecodeState
@@ -56,8 +58,10 @@ class Generation(Iterator[int]):
         at_pause: Callable[[], None] | None,
         after_prompt: Callable[[Tensor], None] | None,
         first_logits: Tensor | None,
+        threads: DecodingThreads | None,
     ) -> None:
         self.model = model
+        self._threads = threads
         self.sampling = sampling
         self.end_ids = frozenset(end_ids)
         self.max_tokens = max_tokens
@@ -123,7 +127,8 @@ class Generation(Iterator[int]):
             if self._pause > 0:
                 count = min(count, self._pause)
             piece = torch.tensor([self._waiting[:count]], device=self._device)
-            logits = self._read(piece)
+            with self._threads.for_tokens(piece.shape[1]) if self._threads else contextlib.nullcontext():
+                logits = self._read(piece)
             if logits is None:
                 return None
             if self._seen is not None:
@@ -181,6 +186,7 @@ def generate(
     at_pause: Callable[[], None] | None = None,
     after_prompt: Callable[[Tensor], None] | None = None,
     first_logits: Tensor | None = None,
+    threads: DecodingThreads | None = None,
 ) -> Generation:
     """Answer a prompt, token by token.
 
@@ -199,6 +205,7 @@ def generate(
         at_pause: for a snapshot of the state in the middle of a prompt.
         after_prompt: called with the logits (1, V) of the prompt's last token: for a snapshot of state and opinion.
         first_logits: what `after_prompt` was given, when `state` has read the whole prompt.
+        threads: how many suit a pass; None: as many as torch has.
 
     Raises:
         UsageError: the prompt leaves no room for an answer.
@@ -217,6 +224,7 @@ def generate(
         at_pause=at_pause,
         after_prompt=after_prompt,
         first_logits=first_logits,
+        threads=threads,
     )
 
 

@@ -9,6 +9,7 @@ The price is memory: the matrix is there twice.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -63,9 +64,9 @@ def _is_faster(weight: Tensor, packed: Tensor) -> bool:
         if not torch.allclose(torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], ""), plain, atol=1e-3):
             return False
         best = [float("inf")] * 2
-        ways = (
+        ways: tuple[Callable[[], Tensor], ...] = (
             lambda: linear(x, weight),
-            lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], ""),
+            lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], ""),  # type: ignore[no-any-return]
         )
         for _ in range(_TURNS):
             for place, way in enumerate(ways):

@@ -97,7 +97,7 @@ def _serve(app: App, session: Any, limits: Any, given: dict[str, Any]) -> int:
     handover = Handover()
     engine = Engine(
         model, session.generator.tokenizer, max_batch=given["max_batch"], max_queue=given["max_queue"],
-        after_step=handover.after_step,
+        threads=session.generator.threads, after_step=handover.after_step,
     )  # fmt: skip
     try:
         server = Server(Service(session, engine, handover, timeout=given["timeout"]), limits)

@@ -42,6 +42,7 @@ class Engine:
         tokenizer: decodes its ids.
         max_batch: requests that are answered at the same time.
         max_queue: requests that may wait beyond that.
+        threads: how many suit the model's passes; None: found out.
         after_step: called from the engine's thread with `urgent` after each token of all rows, and with True before it
             does what takes long, so that what `tell` was given can be handed over together.
     """
@@ -53,6 +54,7 @@ class Engine:
         *,
         max_batch: int = 32,
         max_queue: int = 128,
+        threads: DecodingThreads | None = None,
         after_step: Callable[[bool], None] = lambda urgent: None,
     ) -> None:
         self.model = model
@@ -66,6 +68,7 @@ class Engine:
         self._turn = threading.Lock()
         """Held while the model runs."""
         self._closing = False
+        self._threads = threads
         self._reading = Reading(model, tokenizer, self.tally)
         self._batch = Batch(model)
         self._thread = threading.Thread(target=self._run, name="luna-engine", daemon=True)
@@ -120,7 +123,8 @@ class Engine:
 
     def _run(self) -> None:
         with torch.inference_mode():
-            self._threads = DecodingThreads(self.model)
+            self._threads = self._threads or DecodingThreads(self.model)
+            self._threads.settle()
             while self._wait():
                 self._work()
         for row in (*self._batch.clear(), *self._reading.clear()):
@@ -178,6 +182,7 @@ class Engine:
         if not self._reading.all_rows:
             return
         self.after_step(True)
+        assert self._threads is not None
         read = self._reading.read(self._threads, busy=bool(self._batch.rows))
         if read is not None:
             rows, state, logits = read
