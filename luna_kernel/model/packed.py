@@ -66,7 +66,7 @@ def _is_faster(weight: Tensor, packed: Tensor) -> bool:
         best = [float("inf")] * 2
         ways: tuple[Callable[[], Tensor], ...] = (
             lambda: linear(x, weight),
-            lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], ""),  # type: ignore[no-any-return]
+            lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], ""),
         )
         for _ in range(_TURNS):
             for place, way in enumerate(ways):
