@@ -22,6 +22,7 @@ from starlette.routing import Route
 from luna_kernel import __version__
 from luna_kernel.base.errors import LunaError, UsageError
 from luna_kernel.base.messages import catalogue, language
+from luna_kernel.base.reasons import problem_of
 
 from .engine import QueueFullError
 from .guard import Guard, Limits
@@ -295,10 +296,10 @@ async def _read(request: Request, kind: type[Asked]) -> Asked:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("str", "list[")))
         unknown = first["type"] == "extra_forbidden"
-        message = t("unknown_field", field=place) if unknown else t("bad_field", field=place, reason=first["msg"])
+        message = t("unknown_field", field=place) if unknown else t("bad_field", field=place, reason=problem_of(first))
         raise HTTPException(400, json.dumps(error_body(message, "invalid_request_error", param=place))) from None
 
 
