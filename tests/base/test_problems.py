@@ -47,7 +47,8 @@ class Asked(BaseModel):
         ({"other": 1}, "não existe"),
     ],
 )
-def test_in_words(fields: dict[str, Any], text: str) -> None:
+def test_in_words(fields: dict[str, Any], text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUNA_LANG", "pt")
     with pytest.raises(ValidationError) as caught:
         Asked(**fields)
     (item,) = caught.value.errors(include_url=False)
