@@ -43,5 +43,10 @@ def problem_of(item: Mapping[str, Any]) -> str:
         }
         if "expected" in fields:  # 'a', 'b' or 'c'
             fields["expected"] = fields["expected"].replace(" or ", f" {t('problem.or')} ")
+        bounds = fields.get("min_length"), fields.get("max_length")
+        if bounds[1] == 0 and "long" in item["type"]:
+            return t("problem.empty")
+        if bounds[0] == 1 and "short" in item["type"]:
+            return t("problem.filled")
         return t(f"problem.{item['type']}", **fields)
     return str(context["error"] if item["type"] == "value_error" and "error" in context else item["msg"])

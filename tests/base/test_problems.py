@@ -39,7 +39,7 @@ class Asked(BaseModel):
         ({"share": 0}, "deve ser mais que 0"),
         ({"share": 2}, "deve ser 1.5 ou menos"),
         ({"share": "x"}, "deve ser um número"),
-        ({"name": ""}, "deve ter 1 caracteres ou mais"),
+        ({"name": ""}, "não pode ficar vazio"),
         ({"name": "abcd"}, "deve ter 3 caracteres ou menos"),
         ({"items": [1, 2, 3]}, "deve ter 2 itens ou menos"),
         ({"kind": "c"}, "deve ser 'a' ou 'b'"),

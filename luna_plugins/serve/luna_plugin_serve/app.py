@@ -56,6 +56,8 @@ _PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+_INNER = ("str", "list[", "constrained-", "function-")
+"""How pydantic calls the forms of a field that has several; no part of its name."""
 _OBJECTS = {"chatcmpl": ("chat.completion", "chat.completion.chunk"), "cmpl": ("text_completion", "text_completion")}
 
 
@@ -297,7 +299,7 @@ async def _read(request: Request, kind: type[Asked]) -> Asked:
         return kind.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("str", "list[")))
+        place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(_INNER))
         unknown = first["type"] == "extra_forbidden"
         message = t("unknown_field", field=place) if unknown else t("bad_field", field=place, reason=problem_of(first))
         raise HTTPException(400, json.dumps(error_body(message, "invalid_request_error", param=place))) from None
@@ -363,6 +365,9 @@ def _event(data: dict[str, Any]) -> bytes:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+    if error.detail in ("Not Found", "Method Not Allowed"):  # the words of the router
+        name = "other_method" if error.status_code == 405 else "unknown_path"
+        error.detail = t(name, path=request.url.path[:100], method=request.method)
     try:
         body = json.loads(error.detail)
     except ValueError:

@@ -136,3 +136,21 @@ def test_messages_that_cannot_be_answered(client: openai.OpenAI, messages: list[
 def test_an_unknown_model_names_the_one_there_is(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="papagaio"):
         client.chat.completions.create(model="gpt-9", messages=ASK)
+
+
+def test_what_is_nowhere_is_said_in_words(served: Served) -> None:
+    assert "/nowhere" in served.get("/nowhere").json()["error"]["message"]
+    wrong = served.get("/v1/chat/completions")
+    assert wrong.status_code == 405
+    assert "GET" in wrong.json()["error"]["message"]
+
+
+def test_an_empty_input_names_its_field(served: Served) -> None:
+    error = served.post("/v1/embeddings", json={"model": "luna", "input": ""}).json()["error"]
+    assert error["param"] == "input"
+    assert error["message"] == "input: must not be empty"
+
+
+def test_models_and_info_say_whether_the_model_thinks(served: Served) -> None:
+    assert served.get("/v1/models").json()["data"][0]["can_think"] is False
+    assert served.get("/luna/info").json()["can_think"] is False
