@@ -86,6 +86,7 @@ class KVCache:
         """The slot of the stores that is slot 0."""
         self._starts = [0] * batch
         """The slot where each row begins; before it is padding."""
+        self._joined = False
         self._view()
 
     def _view(self) -> None:
@@ -135,6 +136,8 @@ class KVCache:
         index = self._still_seen()
         kept = self.length if index is None else index.shape[0]
         capacity = max(self.capacity, FIRST_CAPACITY)
+        if self._joined:  # slots are given back in front, so what matters is how much there is
+            capacity = kept + T + max(FIRST_CAPACITY, kept)
         while capacity < kept + T:
             capacity *= 2
         if self.window is not None:
@@ -159,11 +162,25 @@ class KVCache:
 
     def _move(self, index: Tensor | None, kept: int, capacity: int) -> None:
         """Copy the slots `index`, `kept` of them, to the beginning of stores of `capacity` slots."""
-        self._store_anew(min(self._stores["keys"].shape[0], _rows_for(len(self._starts))), capacity, kept, index)
+        there, slots_there = self._stores["positions"].shape
+        rows = min(there, _rows_for(len(self._starts)))
+        if self._joined and index is None and rows == there and slots_there >= capacity and self._first >= kept:
+            self._move_to_front(kept)
+        else:
+            self._store_anew(rows, capacity, kept, index)
         if index is not None:
             slots = index.tolist()
             self._starts = [bisect_left(slots, start) for start in self._starts]
         self.length, self.dropped = kept, self.dropped + self.length - kept
+
+    def _move_to_front(self, kept: int) -> None:
+        """Bring the first `kept` slots to the front of the stores that there are; the two places do not overlap."""
+        for name, axis in _BUFFERS.items():
+            old = getattr(self, name)
+            if old is not None:
+                self._stores[name][: len(self._starts)].narrow(axis, 0, kept).copy_(old.narrow(axis, 0, kept))
+        self._first = 0
+        self._view()
 
     def _store_anew(self, rows: int, capacity: int, kept: int, index: Tensor | None = None) -> None:
         """New stores, for `rows` rows of `capacity` slots, with the slots `index`, or the first `kept`, in front."""
@@ -233,7 +250,7 @@ class KVCache:
         read. How long the whole may become is no longer limited.
         """
         first = caches[0]
-        first.max_length = sys.maxsize
+        first.max_length, first._joined = sys.maxsize, True
         for other in caches[1:]:
             first._add(other)
         return first
@@ -244,7 +261,9 @@ class KVCache:
             self._make_room(other.length)
             segments = self._mark_as_real()
         if other.length > self.length:
-            segments[:, self.length : other.length] = 0
+            gap = slice(self.length, other.length)
+            segments[:, gap] = 0
+            self.keys[:, :, gap] = self.values[:, :, gap] = 0  # who had the row before may have left no numbers there
             self.length = other.length
         begin = self.length - other.length
         old = len(self._starts)
