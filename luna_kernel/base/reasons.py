@@ -37,10 +37,8 @@ def problem_of(item: Mapping[str, Any]) -> str:
     """
     context = item.get("ctx") or {}
     if item["type"] in _PROBLEMS:
-        fields = {
-            name: round(value) if isinstance(value, float) and value.is_integer() else value
-            for name, value in context.items()
-        }
+        fields: dict[str, Any] = dict(context)
+        fields |= {key: round(x) for key, x in fields.items() if isinstance(x, float) and x.is_integer()}
         if "expected" in fields:  # 'a', 'b' or 'c'
             fields["expected"] = fields["expected"].replace(" or ", f" {t('problem.or')} ")
         bounds = fields.get("min_length"), fields.get("max_length")

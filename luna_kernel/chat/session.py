@@ -428,7 +428,7 @@ def clean_query(query: str, max_chars: int = MAX_QUERY_CHARS) -> str:
         UsageError: empty, or longer than `max_chars`.
     """
     if len(query) > max_chars:
-        raise UsageError(t("query.too_long", found=len(query), limit=max_chars), hint=t("query.too_long.hint"))
+        raise UsageError(t("query.too_long", limit=max_chars), hint=t("query.too_long.hint"))
     whole = query.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
     whole = unicodedata.normalize("NFC", whole).strip()
     if not whole:
