@@ -1,10 +1,12 @@
 """Products in float32 by oneDNN and by PyTorch's choice, on this processor, in one run.
 
-    python benchmarks/float32_products.py [--rounds 9] [--threads 1]
+    python benchmarks/float32_products.py [--rounds 9] [--threads 1] [--megabytes 0]
 
-x (rows, in) with a matrix (out, in), as `luna_kernel.model.linear` sees them; turns go A B A B …; the ratio is that of
-neighbouring turns, the median with the lowest and the highest, and below 1 where oneDNN is faster. The last column is
-what the kernel takes here.
+x (rows, in) with a matrix (out, in), as `luna_kernel.model.linear` sees them; "packed" is oneDNN with the matrix in its
+own order (`luna_kernel.model.packed`). Turns go A B C A B C …; ratios are those of neighbouring turns to PyTorch's, the
+median with the lowest and the highest. The last column is what the kernel takes here without packing. With
+`--megabytes` each turn goes through so many different matrices: more than the processor's cache holds, as in a model of
+that size.
 """
 
 from __future__ import annotations
@@ -17,20 +19,25 @@ import torch
 from torch.nn import functional as F
 
 from luna_kernel.base.machine import cpu
-from luna_kernel.model.linear import FEWEST_PRODUCTS, FEWEST_ROWS, onednn_is_faster
+from luna_kernel.model.linear import FEWEST_ALONE, FEWEST_PRODUCTS, FEWEST_ROWS, onednn_is_faster
 
 SHAPES = ((128, 384), (128, 4096), (384, 1024), (768, 2048), (2048, 768), (2048, 8192))
-ROWS = (1, 4, 8, 32, 256)
+ROWS = (1, 4, 32)
 
 
-def measure(inner: int, outer: int, rows: int, rounds: int) -> str:
+def measure(inner: int, outer: int, rows: int, rounds: int, megabytes: float) -> str:
     """One line."""
-    x, weight = torch.randn(rows, inner), torch.randn(outer, inner)
+    product = torch.ops.mkldnn._linear_pointwise
+    count = max(1, int(megabytes * 1e6 / (4 * inner * outer)))
+    x, weights = torch.randn(rows, inner), [torch.randn(outer, inner) for _ in range(count)]
+    packed = [torch.ops.mkldnn._reorder_linear_weight(weight, None) for weight in weights]
     ways = {
-        "oneDNN": lambda: torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], ""),
-        "PyTorch": lambda: F.linear(x, weight),
+        "PyTorch": lambda: [F.linear(x, weight) for weight in weights],
+        "oneDNN": lambda: [product(x, weight, None, "none", [], "") for weight in weights],
+        "packed": lambda: [product(x, weight, None, "none", [], "") for weight in packed],
     }
-    repeats = max(2, (1 << 24) // (rows * weight.numel()))
+    numbers = inner * outer
+    repeats = max(1, (1 << 24) // (rows * numbers * count))
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, way in ways.items():
@@ -38,12 +45,13 @@ def measure(inner: int, outer: int, rows: int, rounds: int) -> str:
             for _ in range(repeats):
                 way()
             if turn:
-                times[name].append(1e6 * (time.process_time() - begin) / repeats)
-    ratios = sorted(a / b for a, b in zip(times["oneDNN"], times["PyTorch"], strict=True))
-    taken = rows >= FEWEST_ROWS and rows * weight.numel() >= FEWEST_PRODUCTS and onednn_is_faster()
-    micro = " ".join(f"{name} {statistics.median(values):8.0f} µs" for name, values in times.items())
-    spread = f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
-    return f"{micro}   x {statistics.median(ratios):.2f} {spread}   {'oneDNN' if taken else 'PyTorch'}"
+                times[name].append(1e6 * (time.process_time() - begin) / (repeats * count))
+    said = [f"PyTorch {statistics.median(times['PyTorch']):8.0f} µs"]
+    for name in ("oneDNN", "packed"):
+        ratios = sorted(a / b for a, b in zip(times[name], times["PyTorch"], strict=True))
+        said.append(f"{name} x {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    many = numbers >= FEWEST_ALONE if rows == 1 else rows >= FEWEST_ROWS and rows * numbers >= FEWEST_PRODUCTS
+    return "   ".join([*said, "oneDNN" if many and onednn_is_faster() else "PyTorch"])
 
 
 def main() -> None:
@@ -51,15 +59,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--megabytes", type=float, default=0)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     print(f"{cpu()['model']}, torch {torch.__version__}, {given.threads} thread(s)")
     with torch.inference_mode():
         for inner, outer in SHAPES:
             for rows in ROWS:
-                print(
-                    f"{inner:5} to {outer:5}, {rows:3} rows:  {measure(inner, outer, rows, given.rounds)}", flush=True
-                )
+                said = measure(inner, outer, rows, given.rounds, given.megabytes)
+                print(f"{inner:5} to {outer:5}, {rows:3} rows:  {said}", flush=True)
 
 
 if __name__ == "__main__":

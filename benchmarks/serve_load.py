@@ -6,7 +6,8 @@ First, in turns: the same model in this process without a server, one stream, fo
 medians of neighbouring turns; the time to the first token; the server's peak memory; the processor's time per token,
 which shows what is work and what is waiting for other programs). Then all streams for `--seconds`,
 with a few clients that read slowly and a few that break off; errors, the server's memory over time, and the tokens per
-second of the others meanwhile. Weights are random: `ignore_eos` makes each answer as long as asked.
+second of the others meanwhile. Weights are random: `ignore_eos` makes each answer as long as asked. The first request
+that fails, on whichever side, ends the run with exit 1: it is shown whole, with what the server has said.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 
@@ -33,27 +35,23 @@ BODY = {"model": "luna", "stream": True, "max_tokens": TOKENS, "ignore_eos": Tru
 class Count:
     """What was seen."""
 
-    tokens = 0
-    answers = 0
-    broken = 0
-    errors: list[str]
-
-    def __init__(self) -> None:
-        self.errors = []
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.asked = self.tokens = self.answers = self.broken = 0
+        self.errors: list[str] = []
         self.waits: list[float] = []
         """Milliseconds to the first token."""
 
 
 async def ask(client: httpx.AsyncClient, count: Count, *, pause: float = 0.0, leave_after: int = 0) -> None:
     """One answer; `pause` seconds between events, gone after `leave_after` events if given."""
-    body = {**BODY, "messages": [{"role": "user", "content": f"Conte a história número {count.answers}."}]}
-    begin = time.monotonic()
+    count.asked += 1
+    events, begin, asked = 0, time.monotonic(), f"{count.kind} request {count.asked}"
+    body = {**BODY, "messages": [{"role": "user", "content": f"Conte a história número {count.asked}."}]}
     try:
         async with client.stream("POST", "/v1/chat/completions", json=body) as response:
             if response.status_code != 200:
-                count.errors.append(f"{response.status_code} {(await response.aread())[:100]!r}")
-                return
-            events = 0
+                fail(f"{response.status_code} {(await response.aread())[:1000]!r}")
             async for line in response.aiter_lines():
                 if not line.startswith("data: {"):
                     continue
@@ -62,7 +60,7 @@ async def ask(client: httpx.AsyncClient, count: Count, *, pause: float = 0.0, le
                     count.waits.append(1000 * (time.monotonic() - begin))
                 data = json.loads(line[6:])
                 if "error" in data:
-                    count.errors.append(str(data["error"]))
+                    fail(line)
                 if data.get("timings"):
                     count.tokens += data["timings"]["predicted_n"]
                     count.answers += 1
@@ -71,30 +69,37 @@ async def ask(client: httpx.AsyncClient, count: Count, *, pause: float = 0.0, le
                     return
                 if pause:
                     await asyncio.sleep(pause)
-    except httpx.HTTPError as error:
-        count.errors.append(repr(error))
+    except Exception:  # noqa: BLE001 - of the client's library as well: whatever it was, it is shown
+        where = f"{asked}, after {events} events and {time.monotonic() - begin:.2f} s"
+        count.errors.append(f"{where}:\n{traceback.format_exc()}")
+
+
+def fail(why: str) -> NoReturn:
+    """The server has refused or failed."""
+    raise RuntimeError(why)
 
 
 async def load(url: str, streams: int, seconds: float, *, rude: bool = False) -> tuple[Count, float]:
     """Keep `streams` answers running for `seconds`; with `rude`, four more clients are slow and four break off."""
-    count, others = Count(), Count()
+    count, slow, leaving = Count("ordinary"), Count("slow"), Count("leaving")
     end = time.monotonic() + seconds
     begin = time.monotonic()
     async with httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=None)) as client:
 
         async def keep(counted: Count, **manner: Any) -> None:
-            while time.monotonic() < end:
+            while time.monotonic() < end and not count.errors:
                 await ask(client, counted, **manner)
 
-        manners: list[dict[str, Any]] = [{"pause": 0.2}, {"leave_after": 5}] * 4 if rude else []
-        beside = [asyncio.create_task(keep(others, **manner)) for manner in manners]
+        beside = []
+        for _ in range(4 if rude else 0):
+            beside += [asyncio.create_task(keep(slow, pause=0.2)), asyncio.create_task(keep(leaving, leave_after=5))]
         await asyncio.gather(*(keep(count) for _ in range(streams)))
         taken = time.monotonic() - begin
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
-    count.errors += others.errors
-    count.broken = others.broken
+    count.errors += slow.errors + leaving.errors
+    count.broken = leaving.broken
     return count, count.tokens / taken
 
 
@@ -112,7 +117,7 @@ def in_process(folder: str, plugins: str, seconds: float) -> tuple[float, float]
     model = Path(folder, "data", "models", "mini")
     generator = LunaGenerator.open(str(model), plugins=load_plugins(plugins))
     prompt = generator.tokenizer.encode("Conte a história número 1.")
-    DecodingThreads(generator.model)
+    DecodingThreads(generator.model).settle()
     made, begin, worked = 0, time.monotonic(), time.process_time()
     while time.monotonic() - begin < seconds:
         made += sum(1 for _ in generate(generator.model, prompt, Sampling(temperature=0.7), max_tokens=TOKENS))
@@ -132,6 +137,14 @@ def peak(pid: int) -> float:
     return int(found[1]) / 1e3
 
 
+def show_first(errors: list[str], said: Path) -> None:
+    """End the run if anything failed."""
+    if errors:
+        print(f"{len(errors)} requests failed; the first was the {errors[0]}", file=sys.stderr)
+        print(f"The server said last:\n{said.read_text()[-3000:]}", file=sys.stderr)
+        raise SystemExit(1)
+
+
 def turns(folder: str, plugins: str, url: str, pid: int, streams: int, rounds: int) -> None:
     """In this process, one stream, four, all of them, in turns; prints what they come to."""
     rates: dict[str, list[float]] = {"alone": [], "1": [], "4": [], str(streams): []}
@@ -145,6 +158,7 @@ def turns(folder: str, plugins: str, url: str, pid: int, streams: int, rounds: i
         for name in ("1", "4", str(streams)):
             before = work(pid)
             count, rate = asyncio.run(load(url, int(name), 10))
+            show_first(count.errors, Path(folder, "server.txt"))
             efforts[name].append(1000 * (work(pid) - before) / max(1, count.tokens))
             rates[name].append(rate)
             waits[name] += count.waits
@@ -178,13 +192,15 @@ def start(folder: str, plugins: str) -> tuple[subprocess.Popen[str], str]:
     create = [*luna, "create", "--name", "mini", "--preset", "mini", "--plugins", plugins]
     subprocess.run(create, check=True, env=environment, capture_output=True)
     serve = [*luna, "serve", "--model", "mini", "--port", "0"]
-    process = subprocess.Popen(serve, env=environment, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+    said = Path(folder, "server.txt")
+    with said.open("w") as file:
+        process = subprocess.Popen(serve, env=environment, stderr=file, text=True)
+    while process.poll() is None:
+        found = re.search(r"http://127\.0\.0\.1:\d+", said.read_text())
         if found:
             return process, found[0]
-    raise SystemExit("the server did not start")
+        time.sleep(0.05)
+    raise SystemExit(f"the server did not start: {said.read_text()}")
 
 
 def main() -> None:
@@ -206,8 +222,8 @@ def main() -> None:
                 count, rate = asyncio.run(load(url, arguments.streams, arguments.seconds / parts, rude=True))
                 memory.append(resident(process.pid))
                 said = f"{rate:.0f} tokens/s, {count.answers} answers, {count.broken} broken off"
-                said += f", {len(count.errors)} errors"
-                print(f"with rude clients: {said}, {memory[-1]:.0f} MB", *count.errors[:3])
+                print(f"with rude clients: {said}, {memory[-1]:.0f} MB", flush=True)
+                show_first(count.errors, Path(folder, "server.txt"))
             print(
                 f"memory: {memory[0]:.0f} MB before, {memory[1]:.0f} MB after a tenth, {memory[-1]:.0f} MB at the end"
             )

@@ -36,6 +36,8 @@ _TEXTS = {
     "file is not a database": _NOTADB,
 }
 _CHECKED_BYTES = 16_000_000
+_LEAST_FREE = 64 << 10
+"""What the log's index takes at once: with less, SQLite says that the disk failed where it is full."""
 
 
 def open_database(
@@ -167,8 +169,8 @@ def _translate(error: sqlite3.Error, path: Path) -> LunaError | sqlite3.Error:
     primary = _TEXTS.get(str(error)) if code is None else code & 0xFF
     if primary in (_CORRUPT, _NOTADB):
         return _damaged(path, str(error))
-    if primary == _FULL:
-        free = free_bytes(path)
+    free = free_bytes(path)
+    if primary == _FULL or (primary in (_IOERR, _CANTOPEN) and free is not None and free < _LEAST_FREE):
         text = t("storage.full", path=path, free="?" if free is None else size_text(free))
         return StorageError(text, hint=t("storage.full.hint"))
     if primary == _READONLY:

@@ -24,7 +24,7 @@ from pydantic_settings import (
 
 from luna_kernel.base.errors import ConfigError
 from luna_kernel.base.messages import catalogue
-from luna_kernel.base.reasons import reason_of
+from luna_kernel.base.reasons import problem_of, reason_of
 from luna_kernel.base.settings_files import project_file, user_file
 
 if sys.version_info >= (3, 11):
@@ -234,5 +234,5 @@ def _invalid(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
     for problem in error.errors(include_url=False):
         key = ".".join(str(part) for part in problem["loc"])
         place = origins.get(str(problem["loc"][0]), t("settings.default")) if problem["loc"] else ""
-        lines.append(t("settings.invalid", place=place, key=key, reason=problem["msg"]))
+        lines.append(t("settings.invalid", place=place, key=key, reason=problem_of(problem)))
     return ConfigError("\n".join(lines), hint=t("settings.fix.hint"))

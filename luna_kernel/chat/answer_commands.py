@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.base.reasons import problem_of
 from luna_kernel.contracts.chat import Command, Sampling
 from luna_kernel.model.sampling_config import Sampling as Checked
 
@@ -148,7 +149,7 @@ def changed(sampling: Sampling, name: str, value: Any) -> Sampling:
     try:
         number = _check(name, str(value).replace(",", "."))
     except ValidationError as error:
-        reason = error.errors(include_url=False, include_input=False)[0]["msg"]
+        reason = problem_of(error.errors(include_url=False, include_input=False)[0])
         raise UsageError(t("set.bad", name=name, value=str(value)[:40], reason=reason)) from error
     return replace(sampling, **{name: number})
 

@@ -17,6 +17,7 @@ from luna_kernel.contracts.data import Message
 
 if TYPE_CHECKING:
     from luna_kernel.model.checkpoint import OpenedModel
+    from luna_kernel.model.decoding_threads import DecodingThreads
     from luna_kernel.model.state import Snapshot
     from luna_kernel.plugins import Plugins
 
@@ -59,6 +60,8 @@ class LunaGenerator(Generator):
         self.can_think = bool(chat.get("thinking", False))
         self._max_positions = int(self.model.dims.max_positions)
         self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        self.threads: DecodingThreads | None = None
+        """How many suit its passes; None: as many as torch has. See `choose_threads`."""
         self._state: Any = None
         self._seen: list[int] = []
         """The ids that `_state` has read."""
@@ -77,6 +80,12 @@ class LunaGenerator(Generator):
         if model is None:
             raise UsageError(t("model.none"), hint=t("model.none.hint"))
         return cls(open_model(Path(model), selection=str(plugins.selection), device=device))
+
+    def choose_threads(self) -> None:
+        """Find out how many threads of the processor it is fastest with; takes a few tenths of a second."""
+        from luna_kernel.model.decoding_threads import DecodingThreads
+
+        self.threads = DecodingThreads(self.model)
 
     @property
     def context_length(self) -> int:
@@ -155,6 +164,7 @@ class LunaGenerator(Generator):
             at_pause=lambda: self._keep_moment(prompt[:before]),
             after_prompt=(lambda logits: self._keep_moment(prompt, logits)) if before is not None else None,
             first_logits=logits,
+            threads=self.threads,
         )
         try:
             for id_ in run:

@@ -357,7 +357,21 @@ class Session:
         return self.find_command(name.lower()).run(argument.strip(), self)
 
     def find_command(self, name: str) -> Command:
-        """The command of that name, made on first use."""
+        """The command of that name, made on first use.
+
+        Raises:
+            UsageError: there is none; names the nearest one, or the plugin that is known to bring it.
+        """
+        registry = self.plugins.registry
+        if registry.find("command", name) is None:
+            from luna_kernel.plugins.known import known_plugin
+            from luna_kernel.plugins.registry import suggest
+
+            plugin, hint = known_plugin("command", name), t("command.unknown.hint")
+            if plugin is not None:
+                hint = t("command.in_plugin", plugin=plugin.name, distribution=plugin.distribution)
+            nearest = suggest(f"/{name}", [f"/{component.name}" for component in registry.of_kind("command")])
+            raise UsageError(t("command.unknown", name=name[:40]) + nearest, hint=hint)
         if name not in self._commands:
             self._commands[name] = self.plugins.registry.get("command", name).load()()
         return self._commands[name]
@@ -414,7 +428,7 @@ def clean_query(query: str, max_chars: int = MAX_QUERY_CHARS) -> str:
         UsageError: empty, or longer than `max_chars`.
     """
     if len(query) > max_chars:
-        raise UsageError(t("query.too_long", found=len(query), limit=max_chars), hint=t("query.too_long.hint"))
+        raise UsageError(t("query.too_long", limit=max_chars), hint=t("query.too_long.hint"))
     whole = query.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
     whole = unicodedata.normalize("NFC", whole).strip()
     if not whole:

@@ -52,10 +52,10 @@ class Opening:
         self._thread.start()
 
     def _open(self) -> None:
-        from .opening import open_session
+        from .opening import open_for_good
 
         try:
-            self._session = open_session(self._app, self._request)
+            self._session = open_for_good(self._app, self._request)
         except BaseException as error:  # noqa: BLE001  raised where somebody waits for the session
             self.error = error
         with self._lock:

@@ -10,19 +10,23 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import luna_kernel
 from luna_kernel.base.errors import LunaError, UsageError
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, load_texts
+from luna_kernel.base.messages import language as spoken
 from luna_kernel.builtin import VERBS
 
 from . import language
 from .app import App
 from .failure import close_quietly, report
 from .options import Command, debug_option, json_option, lang_option, option, plugins_option
+
+if TYPE_CHECKING:
+    from luna_kernel.plugins.registry import Component
 
 t = catalogue(__package__)
 
@@ -138,7 +142,7 @@ class LunaGroup(Command, click.Group):
             app.say(t("error.line", text=error.text))
             return lines
         added = [item for item in plugins.registry.of_kind("verb") if item.name not in VERBS]
-        return lines + [(item.name, f"{item.help} [{item.plugin}]") for item in sorted(added, key=lambda i: i.name)]
+        return lines + [(item.name, f"{_line(item)} [{item.plugin}]") for item in sorted(added, key=lambda i: i.name)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of verbs with one line each."""
@@ -152,6 +156,15 @@ class LunaGroup(Command, click.Group):
             return
         for text in [*plugins.remarks, *(fault.text for fault in plugins.faults)]:
             app.say(text)
+
+
+def _line(verb: Component) -> str:
+    """A plugin's verb in the user's language: its package's text `verb.<name>.line`, else what it registered."""
+    try:
+        texts = load_texts(verb.target.partition(":")[0].partition(".")[0], spoken())
+    except (OSError, ValueError, ImportError, AssertionError):  # it has no texts
+        return verb.help
+    return texts.get(f"verb.{verb.name}.line", verb.help)
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from dataclasses import replace
@@ -72,6 +73,16 @@ def open_session(app: App, request: ChatRequest) -> Session:
     return session
 
 
+def open_for_good(app: App, request: ChatRequest) -> Session:
+    """`open_session` for a process that does nothing else: what is loaded now never counts as garbage.
+
+    To look through all of it takes Python hundreds of milliseconds, in which no token comes and no Ctrl-C is heard.
+    """
+    session = open_session(app, request)
+    gc.freeze()
+    return session
+
+
 def check_request(app: App, request: ChatRequest) -> None:
     """Refuse what cannot work before a model is built or opened.
 
@@ -132,6 +143,8 @@ def open_generator(app: App, request: ChatRequest, device: str) -> tuple[Generat
     opening = plan_opening(app, request.settings, folder, device, adapt=request.adapt)
     opened = open_for_chat(app, folder, opening, selection=selection, device=device)
     generator = LunaGenerator(opened)
+    if not request.settings.threads:  # else the user has decided
+        generator.choose_threads()
     chat = opened.manifest.chat
     return generator, opened.plugins, model, dict(chat)
 

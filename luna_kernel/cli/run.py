@@ -40,7 +40,7 @@ def run_chat(app: App, request: ChatRequest) -> int:
     from luna_kernel.chat.printing import JsonPrinter, PlainPrinter, Printer, TerminalPrinter
 
     from .early_prompt import opens_quietly
-    from .opening import open_session
+    from .opening import open_for_good
 
     if request.query == "-":
         request = replace(request, query=decode(sys.stdin.buffer.read(MAX_QUERY_BYTES))[0])
@@ -55,7 +55,7 @@ def run_chat(app: App, request: ChatRequest) -> int:
         if session is None:
             return 0
     else:
-        session = open_session(app, request)
+        session = open_for_good(app, request)
     try:
         printer: Printer
         if app.json:
@@ -109,7 +109,7 @@ def _run_batch(app: App, request: ChatRequest) -> int:
 
     from luna_kernel.chat.batch import check_output, read_queries, run_batch
 
-    from .opening import open_session
+    from .opening import open_for_good
 
     assert request.batch is not None
     assert request.output is not None
@@ -117,7 +117,7 @@ def _run_batch(app: App, request: ChatRequest) -> int:
     queries = read_queries(request.batch)
     if any(query.persona for query in queries):
         app.plugins().registry.get("step", "persona", where=str(request.batch))
-    session = open_session(app, replace(request, save=False))
+    session = open_for_good(app, replace(request, save=False))
     try:
         return run_batch(session, queries, request.output, say=app.say, replace_output=request.replace_output)
     finally:

@@ -129,10 +129,12 @@ class Attention(Layer):
                 return None, False
             if T == S:
                 return None, True
-        key = ("attention_mask", self.window, self.sinks, T, S, q.dtype if biased else None)
+        key = ("attention_mask", self.window, self.sinks, T, S, q.dtype if biased or T == 1 else None)
         if key not in ctx.shared:
             mask = self._visible(q.device, T, S, ctx, cache)
             bias = self._bias(S, ctx, cache, marks) if biased else None
+            if bias is None and T == 1:  # a mask of True and False every layer would turn into this by itself
+                bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device)
             ctx.shared[key] = mask if bias is None else bias.to(q.dtype).masked_fill(~mask, float("-inf"))
         return ctx.shared[key], False
 
@@ -149,17 +151,18 @@ class Attention(Layer):
 
     def _visible(self, device: torch.device, T: int, S: int, ctx: Context, cache: KVCache | None) -> Tensor:
         """True where query i may see key j, (B or 1, 1, T, S); query i stands in slot S - T + i."""
+        segments = ctx.segment_ids if cache is None else cache.segments
+        if T == 1 and segments is not None and self.window is None:  # the newest token comes after all of them
+            return (segments[:, S - 1 : S] == segments[:, :S])[:, None, None]
         query = torch.arange(S - T, S, device=device)[:, None]
         slot = torch.arange(S, device=device)
         visible = (slot <= query)[None]
-        segments = ctx.segment_ids if cache is None else cache.segments
         if segments is None:
             if self.window is not None:
                 visible = visible & ((query - slot < self.window) | (slot < self.sinks))
             return visible[:, None]
         segments = segments[:, :S]
-        same = segments[:, S - T :, None] == segments[:, None, :]
-        visible = same if T == 1 else visible & same  # the newest token comes after all of them
+        visible = visible & (segments[:, S - T :, None] == segments[:, None, :])
         if self.window is not None:
             positions = ctx.positions if cache is None else cache.positions[:, :S]
             near = ctx.positions[:, :, None] - positions[:, None, :] < self.window

@@ -3,13 +3,14 @@
     state = join_states([first, second])       # both go on together, one token each per pass
     state = select_rows(state, [1])            # the first is done
 
-Rows of different length are aligned at their newest token: the shorter ones get padding (segment 0) on the left, which
-no real token sees. What a layer keeps is joined along its first axis, the batch, if it is a tensor or a dataclass of
-such; a state of another kind says how with `select_rows(index)` and `join(states)`, as `KVCache` does.
+Rows of different length are aligned at their newest token: the shorter ones get padding (segment 0), which no real
+token sees. What a layer keeps is joined along its first axis, the batch, if it is a tensor or a dataclass of such; a
+state of another kind says how with `select_rows(index)` and `join(states)`, as `KVCache` does, which works in place.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -20,23 +21,26 @@ from torch import Tensor
 from .state import BlockState, DecodeState
 
 
-def join_states(states: Sequence[DecodeState], max_length: int | None = None) -> DecodeState:
+def join_states(states: Sequence[DecodeState]) -> DecodeState:
     """One state for the requests of all `states`, rows in order. The given states must not be used any more.
+
+    The whole takes any number of slots: how long each request may become is for the caller to watch.
 
     Args:
         states: of one model, each with its tokens read; one at least.
-        max_length: slots of the whole; None: those of the longest.
     """
     blocks = [_join_blocks(parts) for parts in zip(*(state.blocks for state in states), strict=True)]
-    limit = max(state.max_length for state in states) if max_length is None else max_length
-    _limit(blocks, limit)
     position = torch.cat([state.next_position for state in states])
     length = max(state.length for state in states)
-    return DecodeState(blocks, sum(state.batch for state in states), limit, position, length)
+    return DecodeState(blocks, sum(state.batch for state in states), sys.maxsize, position, length)
 
 
 def select_rows(state: DecodeState, rows: Sequence[int]) -> DecodeState:
-    """The state of the requests `rows` alone, in this order. `state` must not be used any more."""
+    """The state of the requests `rows` alone, in this order. `state` must not be used any more.
+
+    Args:
+        rows: each row that stays in its place or, where that one leaves, in another: [0, 3, 2] of four.
+    """
     index = torch.tensor(rows, dtype=torch.int64, device=state.next_position.device)
     blocks = [
         BlockState(
@@ -82,18 +86,3 @@ def _select(state: Any, index: Tensor) -> Any:
         make: Any = type(state)
         return make(**{item.name: _select(getattr(state, item.name), index) for item in fields(state)})
     raise TypeError(f"{type(state).__qualname__} has no `select_rows`, so requests with it cannot be batched")
-
-
-def _limit(blocks: Sequence[BlockState], max_length: int) -> None:
-    """Let every cache in the batch take `max_length` slots."""
-
-    def visit(state: Any) -> None:
-        if hasattr(state, "max_length"):
-            state.max_length = max_length
-        elif is_dataclass(state) and not isinstance(state, type):
-            for item in fields(state):
-                visit(getattr(state, item.name))
-
-    for block in blocks:
-        for state in (block.mixer, block.ffn, *block.modulators):
-            visit(state)

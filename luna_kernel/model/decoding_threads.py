@@ -24,7 +24,7 @@ _MANY = 64
 
 
 class DecodingThreads:
-    """Runs passes of `model` with as many threads as suit them. Made and used in one thread, the one that decodes.
+    """Runs passes of `model` with as many threads as suit them. Torch's own number stays as it was.
 
     Attributes:
         most: threads that torch has here; what the user allows.
@@ -35,9 +35,13 @@ class DecodingThreads:
         self.most = torch.get_num_threads()
         self.few = self.most
         if self.most > 1 and model.embedding.weight.device.type == "cpu":
-            with contextlib.suppress(Exception):  # a model that cannot run says so when it is asked something
+            with contextlib.suppress(Exception), torch.no_grad():  # one that cannot run says so when it is asked
                 self.few = self._fastest(model)
-            torch.set_num_threads(self.few)
+            torch.set_num_threads(self.most)
+
+    def settle(self) -> None:
+        """Let the thread that calls this have those for a token at a time, from now on."""
+        torch.set_num_threads(self.few)
 
     def _fastest(self, model: Any) -> int:
         """Take turns, so that whatever else the machine does meets both."""
@@ -59,11 +63,12 @@ class DecodingThreads:
     @contextlib.contextmanager
     def for_tokens(self, count: int) -> Iterator[None]:
         """Threads for a pass over `count` tokens."""
-        if count < _MANY or self.few == self.most:
+        before, wanted = torch.get_num_threads(), self.few if count < _MANY else self.most
+        if wanted == before:
             yield
             return
-        torch.set_num_threads(self.most)
+        torch.set_num_threads(wanted)
         try:
             yield
         finally:
-            torch.set_num_threads(self.few)
+            torch.set_num_threads(before)

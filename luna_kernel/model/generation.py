@@ -11,6 +11,7 @@ The rule at the edge of the context: a prompt that leaves no room for an answer 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
@@ -20,11 +21,15 @@ from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 
 from .decoder import Decoder, Output
+from .decoding_threads import DecodingThreads
 from .sampling import make_generator, sample
 from .sampling_config import Sampling
 from .state import DecodeState
 
 t = catalogue(__package__)
+
+_LONG = 64
+"""Tokens from which a pass may be left in the middle."""
 
 
 class Generation(Iterator[int]):
@@ -53,8 +58,10 @@ class Generation(Iterator[int]):
         at_pause: Callable[[], None] | None,
         after_prompt: Callable[[Tensor], None] | None,
         first_logits: Tensor | None,
+        threads: DecodingThreads | None,
     ) -> None:
         self.model = model
+        self._threads = threads
         self.sampling = sampling
         self.end_ids = frozenset(end_ids)
         self.max_tokens = max_tokens
@@ -120,9 +127,10 @@ class Generation(Iterator[int]):
             if self._pause > 0:
                 count = min(count, self._pause)
             piece = torch.tensor([self._waiting[:count]], device=self._device)
-            output = self.model(piece, state=self.state, condition=self.condition, last_only=True)
-            assert isinstance(output, Output)
-            logits = output.logits[:, -1]
+            with self._threads.for_tokens(piece.shape[1]) if self._threads else contextlib.nullcontext():
+                logits = self._read(piece)
+            if logits is None:
+                return None
             if self._seen is not None:
                 self._seen[0, piece[0]] = True
             del self._waiting[:count]
@@ -130,6 +138,37 @@ class Generation(Iterator[int]):
             if self._pause == 0 and self._at_pause is not None:
                 self._at_pause()
         return logits
+
+    def _read(self, piece: Tensor) -> Tensor | None:
+        """A pass over a piece (1, T); logits (1, V) of its last token. None if told to stop: nothing of it was read.
+
+        A long piece of a large model takes a second, so there it is asked before each block.
+        """
+        if piece.shape[1] < _LONG:
+            output = self.model(piece, state=self.state, condition=self.condition, last_only=True)
+            assert isinstance(output, Output)
+            return output.logits[:, -1]
+        before = self.state.snapshot()
+
+        def ask(*_: object) -> None:
+            if self.should_stop():
+                raise _StoppedError
+
+        hooks = [block.register_forward_pre_hook(ask) for block in self.model.blocks]
+        try:
+            output = self.model(piece, state=self.state, condition=self.condition, last_only=True)
+        except _StoppedError:
+            self.state.restore(before)
+            return None
+        finally:
+            for hook in hooks:
+                hook.remove()
+        assert isinstance(output, Output)
+        return output.logits[:, -1]
+
+
+class _StoppedError(Exception):
+    """A pass was left in the middle."""
 
 
 def generate(
@@ -147,6 +186,7 @@ def generate(
     at_pause: Callable[[], None] | None = None,
     after_prompt: Callable[[Tensor], None] | None = None,
     first_logits: Tensor | None = None,
+    threads: DecodingThreads | None = None,
 ) -> Generation:
     """Answer a prompt, token by token.
 
@@ -157,7 +197,7 @@ def generate(
         sampling: how tokens are chosen; None: its defaults.
         end_ids: tokens that end the answer.
         max_tokens: of the answer; None: as far as the context reaches.
-        should_stop: asked before each token and between the pieces of the prompt.
+        should_stop: asked before each token, and before each block that reads a piece of the prompt.
         state: a conversation's state, to go on from; it is updated.
         condition: named vectors for the layers, (1, C).
         read_ids: what `state` has read already, so that the repetition penalty counts it too.
@@ -165,6 +205,7 @@ def generate(
         at_pause: for a snapshot of the state in the middle of a prompt.
         after_prompt: called with the logits (1, V) of the prompt's last token: for a snapshot of state and opinion.
         first_logits: what `after_prompt` was given, when `state` has read the whole prompt.
+        threads: how many suit a pass; None: as many as torch has.
 
     Raises:
         UsageError: the prompt leaves no room for an answer.
@@ -183,6 +224,7 @@ def generate(
         at_pause=at_pause,
         after_prompt=after_prompt,
         first_logits=first_logits,
+        threads=threads,
     )
 
 

@@ -2,12 +2,14 @@
 
 PyTorch takes MKL for products in float32. On AMD's processors with AVX-512 MKL uses half of their width, oneDNN, which
 PyTorch carries too, all of it: `benchmarks/float32_products.py` shows both. So without gradients, where several rows
-meet a large matrix (a prompt, a batch of requests), oneDNN multiplies there.
+meet a large matrix (a prompt, a batch of requests), oneDNN multiplies there; and anywhere with a matrix that was packed
+for it (`packed.py`).
 """
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,17 @@ from luna_kernel.base.machine import cpu
 
 FEWEST_ROWS, FEWEST_PRODUCTS = 4, 3 << 19
 """Rows, and rows times numbers of the matrix, from which oneDNN is faster there."""
+FEWEST_ALONE = 9 << 16
+"""Numbers of the matrix from which it is for one row: those that come from memory, where MKL waits for them."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A matrix once more, in oneDNN's own order; it hangs on the matrix as `packed`."""
+
+    matrix: Tensor
+    version: int
+    """Of the matrix when it was packed; once that has changed, this is no longer its like."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -25,7 +38,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if plain or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or weight.dtype != x.dtype:
         return F.linear(x, weight, bias)
     rows = x.numel() // max(1, x.shape[-1])
-    if rows < FEWEST_ROWS or rows * weight.numel() < FEWEST_PRODUCTS or not onednn_is_faster():
+    packed: Packed | None = getattr(weight, "packed", None)
+    if packed is not None and packed.version == weight._version and (rows > 1 or weight.numel() >= FEWEST_ALONE):
+        return torch.ops.mkldnn._linear_pointwise(x, packed.matrix, bias, "none", [], "")  # type: ignore[no-any-return]
+    few = weight.numel() < FEWEST_ALONE if rows == 1 else rows < FEWEST_ROWS or rows * weight.numel() < FEWEST_PRODUCTS
+    if few or not onednn_is_faster():
         return F.linear(x, weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
 

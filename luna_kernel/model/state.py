@@ -52,7 +52,7 @@ class DecodeState:
         """Positions (B, T) of the next T tokens; padding does not count."""
         start = self.next_position[:, None]
         if segment_ids is None:
-            return start + torch.arange(T, device=start.device)
+            return start if T == 1 else start + torch.arange(T, device=start.device)
         return start + ((segment_ids > 0).cumsum(1) - 1).clamp(min=0)
 
     def advance(self, T: int, positions: Tensor, segment_ids: Tensor | None) -> None:

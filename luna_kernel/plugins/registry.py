@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from luna_kernel.base.errors import ConfigError, PluginError, UsageError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.base.reasons import problem_of
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -132,7 +133,7 @@ def validate(model: type[BaseModel], fields: Mapping[str, Any], *, where: str) -
         lines = []
         for item in error.errors(include_url=False):
             path = ".".join(str(part) for part in item["loc"])
-            line = t("config.bad_field", place=where, field=path, reason=item["msg"])
+            line = t("config.bad_field", place=where, field=path, reason=problem_of(item))
             if not path:  # fields that do not go together
                 line = f"{where}: {item.get('ctx', {}).get('error', item['msg'])}."
             if item["type"] == "extra_forbidden":

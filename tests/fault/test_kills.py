@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,15 @@ def test_a_full_disk_undoes_the_transaction(small_disk: Path) -> None:
         overfill()
     assert connection.execute("SELECT text FROM store").fetchall() == [("old",)]
     connection.close()
+
+
+def test_a_full_disk_is_what_opening_a_database_says(small_disk: Path) -> None:
+    durable.open_database(small_disk / "own.db").close()
+    with contextlib.suppress(OSError), (small_disk / "fill").open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(StorageError, match="full"):
+        durable.open_database(small_disk / "own.db")
 
 
 def test_a_full_disk_cuts_no_log(small_disk: Path) -> None:

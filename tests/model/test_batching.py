@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 
 import pytest
 import torch
@@ -76,7 +77,7 @@ def test_requests_come_and_go_and_none_notices(made: Decoder) -> None:
                 mine, logits = read(made, prompt)
                 torch.testing.assert_close(logits[0], expected[who][0], rtol=1e-4, atol=1e-4)
                 tokens[who] = logits[0].argmax(-1)
-                state = mine if state is None else join_states([state, mine], 256)
+                state = mine if state is None else join_states([state, mine])
                 rows.append(who)
         keep = [place for place, who in enumerate(rows) if leaves[who] != now]
         if len(keep) < len(rows) and state is not None:
@@ -92,10 +93,59 @@ def test_requests_come_and_go_and_none_notices(made: Decoder) -> None:
     assert done == [9, 4, 11, 7]
 
 
+def test_any_order_of_coming_and_going(model: Decoder) -> None:
+    """Rows of any length come, the last takes the place of who leaves, a hundred steps long; the store stays small."""
+    rng = random.Random(0)
+    state: DecodeState | None = None
+    rows: list[tuple[list[int], list[torch.Tensor]]] = []
+    for _ in range(100):
+        while len(rows) < 3 or (len(rows) < 6 and rng.random() < 0.4):
+            prompt = [rng.randrange(61) for _ in range(rng.choice((1, 2, 9, 30)))]
+            mine, logits = read(model, prompt)
+            state = mine if state is None else join_states([state, mine])
+            rows.append((prompt, [logits[0]]))
+        assert state is not None
+        logits = step(model, state, torch.stack([seen[-1].argmax(-1) for _, seen in rows]))
+        for (_, seen), row in zip(rows, logits, strict=True):
+            seen.append(row)
+        place = rng.randrange(len(rows))
+        if len(rows[place][1]) > 12 or rng.random() < 0.2:
+            prompt, seen = rows[place]
+            expected = alone(model, prompt, len(seen) - 1)
+            torch.testing.assert_close(torch.stack(seen), torch.stack(expected), rtol=1e-4, atol=1e-4)
+            kept = list(range(len(rows)))
+            kept[place] = kept[-1]
+            state, rows = select_rows(state, kept[:-1]), [rows[row] for row in kept[:-1]]
+    assert state is not None
+    whole = state.blocks[0].mixer.keys.untyped_storage().nbytes() / state.blocks[0].mixer.keys[0, :, 0].nbytes
+    assert whole <= 8 * 256
+
+
+def test_what_is_not_a_number_stays_with_its_row(model: Decoder) -> None:
+    """Who takes a row whose last content was NaN, with padding where that was, hears nothing of it."""
+    sick, _ = read(model, list(range(20)))
+    for block in sick.blocks:
+        block.mixer.keys.fill_(torch.nan)
+        block.mixer.values.fill_(torch.nan)
+    healthy, logits = read(model, [1, 2, 3])
+    state = join_states([read(model, list(range(30)))[0], sick])
+    state = join_states([select_rows(state, [0]), healthy])
+    found = step(model, state, torch.stack([logits[0].argmax(-1)] * 2))[1]
+    torch.testing.assert_close(found, alone(model, [1, 2, 3], 1)[1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_row_that_stays_is_not_overwritten(model: Decoder) -> None:
+    states = [read(model, [place + 1])[0] for place in range(4)]
+    joined = join_states(states)
+    with pytest.raises(ValueError, match="may take the place"):
+        select_rows(joined, [0, 2, 1])
+    assert select_rows(joined, [0, 3, 2]).batch == 3
+
+
 def test_slots_that_are_padding_for_all_are_given_back(model: Decoder) -> None:
     long, _ = read(model, list(range(40)))
     short, _ = read(model, [1, 2])
-    joined = join_states([long, short], 128)
+    joined = join_states([long, short])
     assert joined.blocks[0].mixer.length == 40
     assert select_rows(joined, [1]).blocks[0].mixer.length == 2
 

@@ -191,3 +191,19 @@ def test_stop_strings_hold_back_only_what_they_must():
     assert stop.stopped
     assert stop.feed("more") == ""
     assert stop.flush() == ""
+
+
+@pytest.mark.parametrize("asked", range(3))
+def test_a_long_prompt_is_left_in_the_middle_and_read_again(model, asked, monkeypatch):
+    """Told to stop before any block, generation ends there, and the state is as if nothing of the piece was read."""
+    monkeypatch.setattr("luna_kernel.model.generation._LONG", 30)
+    prompt = [(7 * place) % 61 for place in range(40)]
+    expected = list(generate(model, prompt, GREEDY, max_tokens=8))
+    answers = iter([False] * asked)
+    state = model.make_state(1, model.dims.max_positions)
+    stopped = generate(model, prompt, GREEDY, state=state, should_stop=lambda: next(answers, True))
+    assert list(stopped) == []
+    assert (stopped.finish_reason, state.length) == ("stopped", 0)
+    assert next(answers, None) is None, "it was asked fewer times than there are blocks"
+    assert list(generate(model, prompt, GREEDY, state=state, max_tokens=8)) == expected
+    assert not any(block._forward_pre_hooks for block in model.blocks)

@@ -55,8 +55,12 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def measured_bytes(value: Any) -> int:
-    """Bytes of the tensors in a state."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors(value))
+    """Bytes of the tensors in a state; of those which share their memory the largest counts."""
+    sizes: dict[int, int] = {}
+    for tensor in tensors(value):
+        place = tensor.untyped_storage().data_ptr()
+        sizes[place] = max(sizes.get(place, 0), tensor.numel() * tensor.element_size())
+    return sum(sizes.values())
 
 
 def weight_bytes(model: Decoder) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from luna_kernel.base.errors import ConfigError, UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.base.paths import is_safe_name
-from luna_kernel.base.reasons import reason_of
+from luna_kernel.base.reasons import problem_of, reason_of
 from luna_kernel.contracts.personas import Persona
 from luna_kernel.plugins.registry import suggest
 
@@ -82,7 +82,7 @@ def explain(error: ValidationError, where: str) -> str:
         if item["type"] == "extra_forbidden":
             lines.append(t("file.unknown_field", where=where, field=path[:80]) + suggest(path, _known()))
         else:
-            lines.append(t("file.bad_field", where=where, field=path or "-", reason=item["msg"]))
+            lines.append(t("file.bad_field", where=where, field=path or "-", reason=problem_of(item)))
     return "\n".join(lines)
 
 

@@ -22,6 +22,7 @@ from starlette.routing import Route
 from luna_kernel import __version__
 from luna_kernel.base.errors import LunaError, UsageError
 from luna_kernel.base.messages import catalogue, language
+from luna_kernel.base.reasons import problem_of
 
 from .engine import QueueFullError
 from .guard import Guard, Limits
@@ -55,6 +56,8 @@ _PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+_INNER = ("str", "list[", "constrained-", "function-")
+"""How pydantic calls the forms of a field that has several; no part of its name."""
 _OBJECTS = {"chatcmpl": ("chat.completion", "chat.completion.chunk"), "cmpl": ("text_completion", "text_completion")}
 
 
@@ -228,6 +231,7 @@ class Server:
             "created": self.started,
             "owned_by": "luna",
             "max_model_len": limit,
+            "can_think": self.service.generator.can_think,
         }
 
     async def info(self, request: Request) -> Response:
@@ -242,6 +246,7 @@ class Server:
                 "version": __version__,
                 "personas": personas,
                 "persona": self.service.persona,
+                "can_think": self.service.generator.can_think,
                 "documents": [path.name for path in session.options.docs],
                 "language": language(),
                 "plugins": session.plugins.names,
@@ -293,10 +298,10 @@ async def _read(request: Request, kind: type[Asked]) -> Asked:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("str", "list[")))
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(_INNER))
         unknown = first["type"] == "extra_forbidden"
-        message = t("unknown_field", field=place) if unknown else t("bad_field", field=place, reason=first["msg"])
+        message = t("unknown_field", field=place) if unknown else t("bad_field", field=place, reason=problem_of(first))
         raise HTTPException(400, json.dumps(error_body(message, "invalid_request_error", param=place))) from None
 
 
@@ -360,6 +365,9 @@ def _event(data: dict[str, Any]) -> bytes:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+    if error.detail in ("Not Found", "Method Not Allowed"):  # the words of the router
+        name = "other_method" if error.status_code == 405 else "unknown_path"
+        error.detail = t(name, path=request.url.path[:100], method=request.method)
     try:
         body = json.loads(error.detail)
     except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from luna_kernel.cli.options import command, device_option, option, plugins_opti
 import click  # isort: skip
 
 t = catalogue(__package__)
+
+_SHARE = 4
+"""Matrices may be packed into this part of the memory that is free."""
 
 
 @command(help=lambda: t("verb.serve"))
@@ -45,7 +49,7 @@ def serve(ctx: click.Context, /, **given: Any) -> int:
     if not local and key is None:
         raise UsageError(t("host_without_key", host=host), hint=t("host_without_key.hint"))
     from luna_kernel.chat.generators import LunaGenerator
-    from luna_kernel.cli.opening import open_session
+    from luna_kernel.cli.opening import open_for_good
 
     from .guard import Limits
 
@@ -53,7 +57,7 @@ def serve(ctx: click.Context, /, **given: Any) -> int:
     if not local:
         names |= {"*"} if host in ("0.0.0.0", "::") and not given["allow_host"] else {host.lower()}  # noqa: S104
     limits = Limits(frozenset(names), key, frozenset(given["cors"]), given["max_body"])
-    session = open_session(app, _request(ctx, given))
+    session = open_for_good(app, _request(ctx, given))
     try:
         if not isinstance(session.generator, LunaGenerator):
             raise UsageError(t("luna_models_only"))
@@ -80,16 +84,20 @@ def _serve(app: App, session: Any, limits: Any, given: dict[str, Any]) -> int:
 
     import uvicorn
 
+    from luna_kernel.base.machine import memory
+    from luna_kernel.model.packed import pack
+
     from .app import Server
     from .engine import Engine
     from .handover import Handover
     from .service import Service
 
     model = session.generator.model
+    pack(model, (memory()["available"] or 0) // _SHARE)
     handover = Handover()
     engine = Engine(
         model, session.generator.tokenizer, max_batch=given["max_batch"], max_queue=given["max_queue"],
-        after_step=handover.after_step,
+        threads=session.generator.threads, after_step=handover.after_step,
     )  # fmt: skip
     try:
         server = Server(Service(session, engine, handover, timeout=given["timeout"]), limits)
@@ -110,6 +118,7 @@ def _serve(app: App, session: Any, limits: Any, given: dict[str, Any]) -> int:
                 server.app, log_level="warning", access_log=False, timeout_keep_alive=30, server_header=False,
                 timeout_graceful_shutdown=5, limit_concurrency=1024,
             )  # fmt: skip
+            gc.freeze()  # the server's own modules too; see `open_for_good`
             with contextlib.suppress(KeyboardInterrupt):  # as uvicorn ends by Ctrl-C, once all is closed
                 uvicorn.Server(config).run(sockets=[listener])
     finally:

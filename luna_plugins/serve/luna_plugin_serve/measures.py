@@ -34,8 +34,8 @@ class Measures:
         for name, words, read in (
             ("luna_requests_running", "Requests being answered", lambda: engine.running),
             ("luna_requests_waiting", "Requests in the queue", lambda: engine.waiting),
-            ("luna_tokens_generated_total", "Tokens made since the start", lambda: engine.tokens_generated),
-            ("luna_tokens_read_total", "Tokens of prompts read since the start", lambda: engine.tokens_read),
+            ("luna_tokens_generated_total", "Tokens made since the start", lambda: engine.tally.generated),
+            ("luna_tokens_read_total", "Tokens of prompts read since the start", lambda: engine.tally.read),
         ):
             Gauge(name, words, registry=self.registry).set_function(read)
 

@@ -50,7 +50,9 @@ _ANSWERS: dict[str, dict[str, Any]] = {
     ),
     "/luna/feedback": _object(ok={"const": True}),
     "/v1/models": _object(object={"const": "list"}, data=_list(_object(id=_TEXT, object={"const": "model"}))),
-    "/luna/info": _object(model=_TEXT, version=_TEXT, personas=_list(_TEXT), documents=_list(_TEXT)),
+    "/luna/info": _object(
+        model=_TEXT, version=_TEXT, personas=_list(_TEXT), documents=_list(_TEXT), can_think={"type": "boolean"}
+    ),
     "/health": _object(status=_TEXT, running=_COUNT, waiting=_COUNT),
 }  # fmt: skip
 _ERRORS = {"400": "A field is wrong; `param` names it", "401": "The key is missing or wrong", "404": "Unknown",

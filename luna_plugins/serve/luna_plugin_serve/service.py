@@ -22,8 +22,9 @@ from luna_kernel.contracts.chat import Generator, Text, Turn
 from luna_kernel.contracts.data import Message
 from luna_kernel.model.sampling_config import Sampling
 
-from .engine import Engine, Job, Thought
+from .engine import Engine
 from .handover import Handover, Inbox, Piece
+from .jobs import Job, Thought
 from .protocol import ChatRequest, CompletionRequest, new_id
 
 t = catalogue(__package__)
@@ -149,9 +150,19 @@ class Service:
                 if name == "generate" and step is not None:
                     return step.choose(turn, session)  # type: ignore[attr-defined]  # the kernel's own step
                 if name != "history" and step is not None:
-                    for _ in step.run(turn, session):
-                        pass  # remarks are for a terminal
+                    self._run(name, turn, request)
         return self.generator
+
+    def _run(self, name: str, turn: Turn, request: ChatRequest) -> None:
+        step = self.session.step(name)
+        assert step is not None
+        try:
+            for _ in step.run(turn, self.session):
+                pass  # remarks are for a terminal
+        except UsageError as error:
+            if name == "persona" and request.luna.persona and error.about is None:
+                raise UsageError(error.text, about="persona") from error  # without the places of this machine
+            raise
 
     def _turn(self, request: ChatRequest) -> Turn:
         for message in request.messages:

@@ -128,6 +128,33 @@ def served(home: Path) -> Iterator[Served]:
     server.stop()
 
 
+SUMS = [(n, m) for n in range(1, 7) for m in range(1, 5)]
+
+
+@pytest.fixture(scope="session")
+def thinking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server of a model that was trained on sums, each with the thought before its answer."""
+    home: Path = tmp_path_factory.mktemp("thinking")
+    lines = [
+        {"messages": [
+            {"role": "user", "content": f"Quanto é {n} mais {m}?"},
+            {"role": "assistant", "content": f"São {n + m}.", "thinking": f"Somo {n} e {m}."},
+        ]}
+        for n, m in SUMS
+    ]  # fmt: skip
+    (home / "sums.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    data = ["--plugins", "none", "--train-data", str(home / "sums.jsonl")]
+    for options in (
+        ["create", "--name", "sums", "--preset", "mini", *data],
+        ["train", "sums", *data, "--max-steps", "250", "--learning-rate", "4e-3", "--batch-size", "4"],
+    ):
+        command = [sys.executable, "-m", "luna_kernel", *options]
+        subprocess.run(command, check=True, env=clean_environment(home), capture_output=True)
+    server = Served(home, model="sums")
+    yield server
+    server.stop()
+
+
 @pytest.fixture(scope="session")
 def decoder() -> Decoder:
     plugins = load_plugins("none")

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from luna_plugin_serve.engine import Engine, Job, QueueFullError, Thought
+from luna_plugin_serve.engine import Engine, QueueFullError
+from luna_plugin_serve.jobs import Job, Tally, Thought
+from luna_plugin_serve.reading import Reading
 
 from luna_kernel.base.errors import UsageError
 from luna_kernel.model.decoder import Decoder
@@ -198,6 +200,32 @@ def test_a_job_that_fails_fails_alone(decoder: Decoder, engine: Engine) -> None:
     assert bad.wait().reason == "error"
     assert isinstance(bad.error, IndexError)
     assert good.wait().text == alone(decoder, good)
+
+
+def test_prompts_that_are_read_together_fail_alone(decoder: Decoder, engine: Engine) -> None:
+    """Of prompts that wait together, and are read as one, only those with a fault of their own fail."""
+    jobs = [Heard([5, 6], GREEDY), Heard([1, 999], GREEDY), Heard([7], GREEDY)]
+    penalized = Heard([1, 999], Sampling(temperature=0.0, repetition_penalty=1.2))
+    with engine.exclusively():  # so that all of them wait
+        engine.submit(*jobs, penalized)
+        time.sleep(0.05)
+    assert [job.wait().reason == "error" for job in (*jobs, penalized)] == [False, True, False, True]
+    assert [jobs[place].text for place in (0, 2)] == [alone(decoder, jobs[place]) for place in (0, 2)]
+
+
+def test_short_prompts_are_read_together(decoder: Decoder) -> None:
+    """Of those that wait the first ones, as long as padding is a small part of what is read; all at once, or not."""
+    reading = Reading(decoder, Letters(), Tally())
+
+    def fitting(*lengths: int, room: int = 9) -> int:
+        return reading.fitting([Heard([1] * length, GREEDY) for length in lengths], room)
+
+    assert fitting(10, 9, 8, 10) == 4
+    assert fitting(10, 9, 8, 10, room=2) == 2
+    assert fitting(10, 9, 1, 1, 1, 1) == 3
+    assert fitting(300, 10) == 1
+    assert fitting(90, 90, 90) == 2
+    assert fitting() == fitting(5, room=0) == 0
 
 
 def test_a_draw_that_fails_fails_alone(decoder: Decoder, engine: Engine) -> None:

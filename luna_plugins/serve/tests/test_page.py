@@ -76,6 +76,36 @@ def test_stop_ends_the_answer(page: Any) -> None:
     assert 20 < len(said) < len(ANSWER) - 100
 
 
+def test_a_thought_is_shown_folded_for_who_asks(browser: Any, thinking: Served) -> None:
+    browser.get(thinking.url)
+    browser.execute_script("localStorage.clear()")
+    browser.get(thinking.url)
+    wait_for(browser, "!document.getElementById('think').hidden")
+    done = "document.querySelectorAll('.answer footer').length === "
+    ask(browser, "Quanto é 3 mais 4?")
+    wait_for(browser, f"{done}1", 60)
+    assert not browser.find_elements("css selector", ".thought")
+    browser.find_element("id", "think").click()
+    assert browser.find_element("id", "think").get_attribute("aria-pressed") == "true"
+    ask(browser, "Quanto é 2 mais 4?")
+    wait_for(browser, f"{done}2", 60)
+    (thought,) = browser.find_elements("css selector", ".thought")
+    assert thought.get_attribute("open") is None
+    content = thought.find_element("css selector", "p").get_attribute("textContent")
+    assert content.startswith("Somo")
+    assert content not in browser.find_elements("css selector", ".answer .text")[1].text
+    browser.refresh()
+    wait_for(browser, "document.getElementById('model').textContent === 'sums'")
+    assert browser.find_element("id", "think").get_attribute("aria-pressed") == "true"
+    browser.find_element("css selector", "#session-list li button").click()
+    browser.find_element("css selector", ".thought summary").click()
+    assert browser.find_element("css selector", ".thought p").text == content
+
+
+def test_a_model_that_cannot_think_has_no_switch(page: Any) -> None:
+    assert not page.find_element("id", "think").is_displayed()
+
+
 def test_theme_and_language_stay(page: Any) -> None:
     before = page.execute_script("return document.documentElement.dataset.theme")
     page.find_element("id", "theme").click()
@@ -88,6 +118,10 @@ def test_theme_and_language_stay(page: Any) -> None:
 
 
 def test_a_narrow_window_shows_everything_in_its_width(page: Any) -> None:
+    page.execute_script(
+        "info.personas = ['educadora-paciente-e-formal']; info.can_think = true; translate();"
+        " for (const hidden of document.querySelectorAll('header [hidden], #think')) hidden.hidden = false"
+    )
     narrow = {"width": 360, "height": 700, "deviceScaleFactor": 1, "mobile": True}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
     try:
@@ -96,6 +130,14 @@ def test_a_narrow_window_shows_everything_in_its_width(page: Any) -> None:
         height = f"{title}.offsetHeight / parseFloat(getComputedStyle({title}).fontSize)"
         assert page.execute_script(f"return {height}") < 2, "the name is broken into lines"
         assert page.execute_script("return document.documentElement.scrollWidth") <= 360
+        ends = page.execute_script(
+            "return [...document.querySelectorAll('header button, header select, #form button, #form textarea')]"
+            ".map((element) => element.getBoundingClientRect().right)"
+        )
+        assert max(ends) <= 360
+        assert page.execute_script(
+            "const box = document.getElementById('question'); return box.scrollHeight <= box.clientHeight"
+        ), "the question's box scrolls before anything is written"
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+from pathlib import Path
 
 import openai
 import pytest
@@ -136,3 +137,34 @@ def test_messages_that_cannot_be_answered(client: openai.OpenAI, messages: list[
 def test_an_unknown_model_names_the_one_there_is(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="papagaio"):
         client.chat.completions.create(model="gpt-9", messages=ASK)
+
+
+def test_what_is_nowhere_is_said_in_words(served: Served) -> None:
+    assert "/nowhere" in served.get("/nowhere").json()["error"]["message"]
+    wrong = served.get("/v1/chat/completions")
+    assert wrong.status_code == 405
+    assert "GET" in wrong.json()["error"]["message"]
+
+
+def test_an_empty_input_names_its_field(served: Served) -> None:
+    error = served.post("/v1/embeddings", json={"model": "luna", "input": ""}).json()["error"]
+    assert error["param"] == "input"
+    assert error["message"] == "input: must not be empty"
+
+
+def test_models_and_info_say_whether_the_model_thinks(served: Served) -> None:
+    assert served.get("/v1/models").json()["data"][0]["can_think"] is False
+    assert served.get("/luna/info").json()["can_think"] is False
+
+
+def test_a_persona_that_is_not_there_names_its_field(home: Path) -> None:
+    pytest.importorskip("luna_plugin_personas")
+    server = Served(home, plugins="serve,personas")
+    try:
+        body = {"model": "luna", "messages": [{"role": "user", "content": "Oi"}], "luna": {"persona": "ninguém"}}
+        error = server.post("/v1/chat/completions", json=body).json()["error"]
+        assert error["param"] == "luna.persona"
+        assert "ninguém" in error["message"]
+        assert str(home) not in error["message"], "places of the machine are nobody's business"
+    finally:
+        server.stop()

@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from .conftest import Served, clean_environment
+from .conftest import Served
 
-SUMS = [(n, m) for n in range(1, 7) for m in range(1, 5)]
 ASKED: dict[str, Any] = {
     "model": "luna", "temperature": 0, "max_tokens": 40, "extra_body": {"repetition_penalty": 1},
     "messages": [{"role": "user", "content": "Quanto é 3 mais 4?"}],
 }  # fmt: skip
 THOUGHT, ANSWER = "Somo 3 e 4.", "São 7."
-
-
-@pytest.fixture(scope="module")
-def thinking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server of a model that was trained on sums, each with the thought before its answer."""
-    home: Path = tmp_path_factory.mktemp("thinking")
-    lines = [
-        {"messages": [
-            {"role": "user", "content": f"Quanto é {n} mais {m}?"},
-            {"role": "assistant", "content": f"São {n + m}.", "thinking": f"Somo {n} e {m}."},
-        ]}
-        for n, m in SUMS
-    ]  # fmt: skip
-    (home / "sums.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    data = ["--plugins", "none", "--train-data", str(home / "sums.jsonl")]
-    for options in (
-        ["create", "--name", "sums", "--preset", "mini", *data],
-        ["train", "sums", *data, "--max-steps", "250", "--learning-rate", "4e-3", "--batch-size", "4"],
-    ):
-        command = [sys.executable, "-m", "luna_kernel", *options]
-        subprocess.run(command, check=True, env=clean_environment(home), capture_output=True)
-    server = Served(home, model="sums")
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ const TEXTS = {
     remove: "Apagar conversa", keyTitle: "Este servidor pede uma chave", key: "Chave", ok: "Continuar",
     correctTitle: "O que seria melhor?", correctLabel: "Escreva a resposta que você esperava, se quiser.", skipIt: "Só marcar", sendIt: "Enviar",
     you: "Você", luna: "Luna", tokens: "tokens", untitled: "Conversa",
+    think: "Pensar antes de responder", thinking: "Luna está pensando…", thought: "Pensamento",
+    onlyThought: "O pensamento não chegou ao fim, e não sobrou lugar para a resposta.",
   },
   en: {
     skip: "Go to the question", sessions: "Conversations", new: "New conversation", menu: "Conversations", persona: "Persona",
@@ -26,6 +28,8 @@ const TEXTS = {
     remove: "Delete conversation", keyTitle: "This server asks for a key", key: "Key", ok: "Go on",
     correctTitle: "What would be better?", correctLabel: "Write the answer that you expected, if you like.", skipIt: "Just mark it", sendIt: "Send",
     you: "You", luna: "Luna", tokens: "tokens", untitled: "Conversation",
+    think: "Think before answering", thinking: "Luna is thinking…", thought: "Thought",
+    onlyThought: "The thought came to no end, and no room was left for an answer.",
   },
 };
 
@@ -33,7 +37,7 @@ const $ = (id) => document.getElementById(id);
 const kept = (name, fallback) => { try { return JSON.parse(localStorage.getItem(name)) ?? fallback; } catch { return fallback; } };
 const keep = (name, value) => { try { localStorage.setItem(name, JSON.stringify(value)); } catch { /* full or switched off */ } };
 
-let info = { model: "luna", personas: [], documents: [], language: "pt_BR" };
+let info = { model: "luna", personas: [], documents: [], language: "pt_BR", can_think: false };
 let language = kept("luna.language", null) ?? "pt"; // until the server has said its own
 let sessions = kept("luna.sessions", []);
 let current = null;
@@ -112,11 +116,20 @@ function showAnswer(message) {
   const text = make("div", { cls: "text" });
   const article = make("article", { cls: "answer", "aria-label": t("luna") }, text);
   $("log").append(article);
+  const summary = make("summary"), thought = make("p");
+  const folded = make("details", { cls: "thought" }, summary, thought);
   return {
     article,
+    think(content, ended) {
+      if (!folded.parentNode) article.prepend(folded);
+      folded.classList.toggle("running", !ended);
+      summary.textContent = t(ended ? "thought" : "thinking");
+      thought.textContent = content;
+      scroll();
+    },
     update(content) { render(text, content, prefix); scroll(); },
     busy(on) { article.classList.toggle("busy", on); article.setAttribute("aria-busy", String(on)); },
-    end() { showSources(article, message, prefix); render(text, message.content, prefix); showButtons(article, message); scroll(); },
+    end() { if (message.thinking) this.think(message.thinking, true); showSources(article, message, prefix); render(text, message.content, prefix); showButtons(article, message); scroll(); },
     fail(reason) { article.append(make("p", { cls: "error", role: "alert", text: reason })); },
   };
 }
@@ -226,20 +239,32 @@ async function answer() {
       messages: current.messages.map(({ role, content }) => ({ role, content })),
       luna: { persona: persona || (info.personas.length ? "off" : null), session: current.id },
     };
+    if (info.can_think && $("think").ariaPressed === "true") body.reasoning_effort = "medium";
     const response = await call("v1/chat/completions", { body, signal: running.signal });
     for await (const event of events(response)) {
       message.id = event.id;
-      const choice = event.choices[0];
-      if (choice?.delta?.content) { message.content += choice.delta.content; shown.update(message.content); }
+      const delta = event.choices[0]?.delta;
+      if (delta?.reasoning_content) {
+        message.thinking = (message.thinking ?? "") + delta.reasoning_content;
+        shown.think(message.thinking, false);
+        say(t("thinking"));
+      }
+      if (delta?.content) {
+        if (message.thinking && !message.content) { shown.think(message.thinking, true); say(t("busy")); }
+        message.content += delta.content;
+        shown.update(message.content);
+      }
       if (event.timings) message.timings = event.timings;
       if (event.luna) message.luna = event.luna;
     }
+    if (message.thinking && !message.content) shown.fail(t("onlyThought"));
     say(t("ready"));
   } catch (error) {
     if (error.name === "AbortError") say(t("stopped"));
     else { shown.fail(error.message || t("offline")); say(""); }
   } finally {
     running = null;
+    if (message.thinking) shown.think(message.thinking, true);
     shown.busy(false);
     switchButtons(false);
     if (message.content) { current.messages.push(message); save(); shown.end(); }
@@ -342,6 +367,8 @@ function translate() {
   $("documents").hidden = !info.documents.length;
   $("documents").textContent = info.documents.join(", ");
   $("model").textContent = info.model;
+  $("think").hidden = !info.can_think;
+  $("think").ariaPressed = String(kept("luna.think", false));
 }
 
 function grow() { const box = $("question"); box.style.height = "auto"; box.style.height = `${Math.min(box.scrollHeight + 2, innerHeight * 0.4)}px`; }
@@ -354,6 +381,7 @@ $("stop").addEventListener("click", () => running?.abort());
 $("new").addEventListener("click", () => { if (!running) { begin(); openMenu(false); } });
 $("menu").addEventListener("click", () => openMenu(!$("sessions").classList.contains("open")));
 $("persona").addEventListener("change", () => keep("luna.persona", $("persona").value));
+$("think").addEventListener("click", () => { keep("luna.think", !kept("luna.think", false)); translate(); });
 $("language").addEventListener("click", () => { language = language === "pt" ? "en" : "pt"; keep("luna.language", language); translate(); show(); listSessions(); });
 $("theme").addEventListener("click", () => { const dark = document.documentElement.dataset.theme !== "dark"; document.documentElement.dataset.theme = dark ? "dark" : "light"; keep("luna.theme", dark ? "dark" : "light"); });
 
