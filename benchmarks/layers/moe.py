@@ -14,6 +14,7 @@ to run the experts one by one can go below. As in `luna train`, memory that was 
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -27,6 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from luna_kernel.base.freed_memory import keep_freed_memory
 from luna_kernel.contracts.layers import Context, Dims, Layer
+from luna_kernel.model.linear import float32_by_onednn
 from luna_kernel.model.parts import make_parts
 from luna_kernel.plugins import load_plugins
 
@@ -70,12 +72,13 @@ def peak_bytes(run: Callable[[], object]) -> int:
     return top
 
 
-def products(d: int, hidden: int, experts: int, pairs: int) -> Callable[[], None]:
+def products(d: int, hidden: int, experts: int, pairs: int, low: bool) -> Callable[[], None]:
     """The six matrix products of each expert, three gradients among them, with an even load and nothing around them."""
     rows = max(pairs // experts, 1)
-    w13, w2 = torch.randn(experts, 2 * hidden, d), torch.randn(experts, d, hidden)
+    dtype = torch.bfloat16 if low else torch.float32
+    w13, w2 = torch.randn(experts, 2 * hidden, d, dtype=dtype), torch.randn(experts, d, hidden, dtype=dtype)
     grad_w13, grad_w2 = torch.zeros_like(w13), torch.zeros_like(w2)
-    x, inner, act = torch.randn(rows, d), torch.randn(rows, 2 * hidden), torch.randn(rows, hidden)
+    x, inner, act = (torch.randn(rows, n, dtype=dtype) for n in (d, 2 * hidden, hidden))
     out = [torch.empty_like(tensor) for tensor in (x, inner, act)]
 
     def run() -> None:
@@ -94,35 +97,40 @@ def measure(args: argparse.Namespace, d: int, tokens: int) -> list[dict[str, Any
     """One table, and one of the mixture against the fastest of transformers' layers."""
     torch.manual_seed(0)
     layers = layers_for(args, d, args.batch * tokens * args.top_k)
-    x = torch.randn(args.batch, tokens, d)
+    count = args.rounds + args.warm if args.fresh else 1
+    texts = [torch.randn(args.batch, tokens, d) for _ in range(count)]
+    low = args.dtype == "bf16"
     positions = torch.arange(tokens).expand(args.batch, -1)
     condition = {"emotion": torch.rand(args.batch, 11)}
 
-    def forward(layer: nn.Module) -> Tensor:
+    def forward(layer: nn.Module, x: Tensor = texts[0]) -> Tensor:
         inputs = x.clone().requires_grad_()
-        if isinstance(layer, Layer):
-            ctx = Context(positions, condition=condition)
-            return layer(inputs, ctx).square().mean() + sum(ctx.losses.values())
-        out = layer(inputs)
-        return (out[0] if isinstance(out, tuple) else out).square().mean()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            if isinstance(layer, Layer):
+                ctx = Context(positions, condition=condition)
+                return layer(inputs, ctx).float().square().mean() + sum(ctx.losses.values())
+            out = layer(inputs)
+            return (out[0] if isinstance(out, tuple) else out).float().square().mean()
 
     def step(layer: nn.Module) -> Callable[[], None]:
+        turn = itertools.cycle(texts)
+
         def run() -> None:
             layer.zero_grad()
-            forward(layer).backward()
+            forward(layer, next(turn)).backward()
 
         return run
 
     cases = {name: step(layer) for name, layer in layers.items()}
-    cases["products alone"] = products(d, args.hidden or 3 * d, args.experts, args.batch * tokens * args.top_k)
-    times = rounds(cases, args.rounds, args.threads)
+    cases["products alone"] = products(d, args.hidden or 3 * d, args.experts, args.batch * tokens * args.top_k, low)
+    times = rounds(cases, args.rounds, args.threads, warm=args.warm)
     parameters = {p.untyped_storage().data_ptr() for layer in layers.values() for p in layer.parameters()}
     notes: Notes = {}
     for name, layer in layers.items():
         kept = saved_bytes(lambda layer=layer: forward(layer), parameters) / 2**20
         layer.zero_grad()
         notes[name] = {"MiB kept": kept, "MiB peak": peak_bytes(step(layer)) / 2**20}
-    title = f"float32, d {d}, {args.batch} x {tokens} tokens, {args.threads} thread(s), forward + backward"
+    title = f"{args.dtype}, d {d}, {args.batch} x {tokens} tokens, {args.threads} thread(s), forward + backward"
     tables = [print_table(title + ", against dense", times, "dense", notes)]
     others = {name: times[name] for name in times if name.startswith("Mixtral")}
     if others:
@@ -141,13 +149,18 @@ def main() -> None:
     parser.add_argument("--top-k", type=int, default=2)
     parser.add_argument("--hidden", type=int, help="hidden width of one expert; default 3 d")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--warm", type=int, default=1, help="rounds before those that are measured")
+    parser.add_argument("--fresh", action="store_true", help="another text in each round, with other rows per expert")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--float32", choices=["onednn", "mkl"], default="onednn", help="who multiplies, if it can")
     parser.add_argument("--freed", choices=["kept", "returned"], default="kept")
     parser.add_argument("--emotional", action="store_true", help="also with the emotional router")
     add_output(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    with keep_freed_memory() if args.freed == "kept" else nullcontext():
+    products_by = float32_by_onednn() if args.float32 == "onednn" else nullcontext()
+    with keep_freed_memory() if args.freed == "kept" else nullcontext(), products_by:
         tables = [table for d in args.d for tokens in args.tokens for table in measure(args, d, tokens)]
     write_results(args, {"tables": tables})
 

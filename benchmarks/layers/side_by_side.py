@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 
-def rounds(cases: Mapping[str, Callable[[], object]], count: int, threads: int) -> dict[str, list[float]]:
-    """Seconds of each case in each round; one warm-up round, then the cases in turn.
+def rounds(cases: Mapping[str, Callable[[], object]], count: int, threads: int, warm: int = 1) -> dict[str, list[float]]:
+    """Seconds of each case in each round; `warm` rounds that do not count, then the cases in turn.
 
     With one thread they are the processor's seconds of this process, which a busy neighbour disturbs less.
     """
     clock = time.process_time if threads == 1 else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in cases}
-    for number in range(count + 1):
+    for number in range(count + warm):
         for name, case in cases.items():
             start = clock()
             case()
-            if number:
+            if number >= warm:
                 times[name].append(clock() - start)
     return times
 

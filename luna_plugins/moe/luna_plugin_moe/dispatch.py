@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from luna_kernel.model.linear import linear
+from luna_kernel.model.linear import has_kernel_per_shape, linear
 
 from .grouped import can_group, grouped_mlp
 
@@ -119,31 +119,47 @@ def _runs(counts: Tensor, kept: Tensor) -> list[tuple[int, int, int]]:
     return runs
 
 
+def rounded(rows: int, x: Tensor, *, keep: bool = True) -> int:
+    """How many rows to multiply for an expert that has `rows`: so many, or up to an eighth more.
+
+    The number of rows changes with every step, and oneDNN prepares each shape that it sees for the first time. Of the
+    numbers up to any n there are at most 8 log₂ n such as these, so it soon has seen them all.
+    """
+    if not has_kernel_per_shape(x, gradients=keep):
+        return rows
+    step = max(1, 1 << max(0, rows.bit_length() - 4))
+    return -(-rows // step) * step
+
+
 def _mlp(
     x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, kept: Tensor, *, keep: bool
 ) -> tuple[Tensor, Tensor]:
     """Outputs (M, D), and with `keep` the pre-activations (M, 2F or F)."""
     rows, width, hidden = order.numel(), w13.shape[1], w2.shape[2]
     tokens = order // (rows // max(x.shape[0], 1)) if rows else order
-    y = x.new_empty(rows, x.shape[1])
-    before = x.new_empty(rows if keep else 0, width)
     runs = _runs(counts, kept)
-    longest = max((end - start for start, end, _ in runs), default=0)
-    mine, act = x.new_empty(longest, x.shape[1]), x.new_empty(longest, hidden)
+    longest = max((rounded(end - start, x, keep=keep) for start, end, _ in runs), default=0)
+    # More rows are multiplied than an expert has. What comes of them falls on the rows of those after it, which are
+    # written later, or behind the last.
+    y = x.new_empty(rows + longest, x.shape[1])
+    before = x.new_empty(rows + longest if keep else 0, width)
+    mine, act = x.new_zeros(longest, x.shape[1]), x.new_zeros(longest, hidden)
     for expert, (start, end, last) in enumerate(runs):
-        size = end - start
+        size, more = end - start, rounded(end - start, x, keep=keep)
+        if size:
+            torch.index_select(x, 0, tokens[start:end], out=mine[:size])
+            first, second = w13[expert].to(x.dtype), w2[expert].to(x.dtype)
+            rows_of_y = y[start : start + more]
+            if keep:
+                inner = torch.mm(mine[:more], first.t(), out=before[start : start + more])
+                _activate(inner[:size], act[:size])
+                torch.mm(act[:more], second.t(), out=rows_of_y)
+            else:
+                _activate(linear(mine[:more], first)[:size], act[:size])
+                rows_of_y.copy_(linear(act[:more], second))
         if end < last:
             y[end:last] = 0
-        if not size:
-            continue
-        torch.index_select(x, 0, tokens[start:end], out=mine[:size])
-        first, second = w13[expert].to(x.dtype), w2[expert].to(x.dtype)
-        if keep:
-            inner = torch.mm(mine[:size], first.t(), out=before[start:end])
-            torch.mm(_activate(inner, act[:size]), second.t(), out=y[start:end])
-        else:
-            y[start:end] = linear(_activate(linear(mine[:size], first), act[:size]), second)
-    return y, before
+    return y[:rows], before[: rows if keep else 0]
 
 
 def _activate(inner: Tensor, out: Tensor) -> Tensor:
@@ -180,25 +196,30 @@ def _mlp_backward(
     top_k = rows // max(x.shape[0], 1) or 1
     tokens = order // top_k
     grad_w13, grad_w2 = torch.empty_like(w13), torch.empty_like(w2)
-    grad_rows = x.new_empty(rows, x.shape[1])
     runs = _runs(counts, kept)
-    longest = max((end - start for start, end, _ in runs), default=0)
-    scratch = [x.new_empty(longest, columns) for columns in (x.shape[1], hidden, hidden, width)]
-    for expert, (start, end, last) in enumerate(runs):
+    longest = max((rounded(end - start, x) for start, end, _ in runs), default=0)
+    grad_rows = x.new_empty(rows, x.shape[1])
+    scratch = [x.new_zeros(longest, columns) for columns in (*x.shape[1:], hidden, hidden, width, *x.shape[1:])]
+    # The last experts first: the processor's cache still has their matrices from the way there.
+    for expert, (start, end, last) in reversed(list(enumerate(runs))):
+        size, more = end - start, rounded(end - start, x)
         if end < last:
             grad_rows[end:last] = 0
-        if start == end:
+        if not size:
             grad_w13[expert].zero_()
             grad_w2[expert].zero_()
             continue
-        mine, act, grad_act, both = (buffer[: end - start] for buffer in scratch)
-        inner, grad = before[start:end], grad_y[start:end]
+        mine, act, grad_act, both, grad = (buffer[:more] for buffer in scratch)
+        grad[:size].copy_(grad_y[start:end])
         torch.mm(grad, w2[expert], out=grad_act)
-        _activate_backward(inner, grad_act, act, both)
+        _activate_backward(before[start:end], grad_act[:size], act[:size], both[:size])
+        act[size:].zero_()  # what an earlier expert left there would count in the gradients of this one's weights
+        both[size:].zero_()
         torch.mm(grad.t(), act, out=grad_w2[expert])
-        torch.index_select(x, 0, tokens[start:end], out=mine)
+        torch.index_select(x, 0, tokens[start:end], out=mine[:size])
         torch.mm(both.t(), mine, out=grad_w13[expert])
-        torch.mm(both, w13[expert], out=grad_rows[start:end])
+        torch.mm(both, w13[expert], out=grad)
+        grad_rows[start:end] = grad[:size]
     inverse = torch.empty_like(order).scatter_(0, order, torch.arange(rows, device=order.device))
     return _sum_rows(grad_rows, inverse.view(-1, top_k)), grad_w13, grad_w2
 
