@@ -73,22 +73,29 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
 
 def products(d: int, hidden: int, experts: int, pairs: int, low: bool) -> Callable[[], None]:
-    """The six matrix products of each expert, three gradients among them, with an even load and nothing around them."""
+    """The six matrix products of each expert, three gradients among them, with an even load and nothing around them.
+
+    In bfloat16 with the casts of the weights, each way, and of their gradients.
+    """
     rows = max(pairs // experts, 1)
     dtype = torch.bfloat16 if low else torch.float32
-    w13, w2 = torch.randn(experts, 2 * hidden, d, dtype=dtype), torch.randn(experts, d, hidden, dtype=dtype)
+    w13, w2 = torch.randn(experts, 2 * hidden, d), torch.randn(experts, d, hidden)
     grad_w13, grad_w2 = torch.zeros_like(w13), torch.zeros_like(w2)
     x, inner, act = (torch.randn(rows, n, dtype=dtype) for n in (d, 2 * hidden, hidden))
     out = [torch.empty_like(tensor) for tensor in (x, inner, act)]
 
     def run() -> None:
-        for expert in range(experts):
-            torch.mm(x, w13[expert].t(), out=out[1])
-            torch.mm(act, w2[expert].t(), out=out[0])
-            torch.mm(x, w2[expert], out=out[2])
-            torch.mm(x.t(), act, out=grad_w2[expert])
-            torch.mm(inner.t(), x, out=grad_w13[expert])
-            torch.mm(inner, w13[expert], out=out[0])
+        for first, second in zip(w13, w2, strict=True):
+            torch.mm(x, first.to(dtype).t(), out=out[1])
+            torch.mm(act, second.to(dtype).t(), out=out[0])
+        for expert, (first, second) in enumerate(zip(w13, w2, strict=True)):
+            torch.mm(x, second.to(dtype), out=out[2])
+            for left, right, grad in ((x, act, grad_w2[expert]), (inner, x, grad_w13[expert])):
+                if low:
+                    grad.copy_(left.t() @ right)
+                else:
+                    torch.mm(left.t(), right, out=grad)
+            torch.mm(inner, first.to(dtype), out=out[0])
 
     return run
 

@@ -76,16 +76,17 @@ def expert_mlp(x: Tensor, w13: Tensor, w2: Tensor, plan: Plan) -> Tensor:
 
     Args:
         x: (N, D) in the dtype to compute in.
-        w13: (E, 2F, D) the gates' and values' weights of SwiGLU, or (E, F, D) those of GELU, in the dtype of x; without
-            gradients in any: an expert's weights are cast when it runs, so that one token does not pay for all experts.
+        w13: (E, 2F, D) the gates' and values' weights of SwiGLU, or (E, F, D) those of GELU, in any dtype: an expert's
+            weights are cast when it runs, so one token does not pay for all experts, and no cast weights go through
+            memory, nor do gradients in the dtype of x.
         w2: (E, D, F).
         plan: of `make_plan`.
 
     Returns:
         (M, D) outputs, unweighted, in the plan's order; row `plan.inverse[n, k]` is slot k of token n.
     """
-    if can_group(x, w13, w2):
-        return grouped_mlp(x, w13, w2, plan)
+    if can_group(x, w2):
+        return grouped_mlp(x, w13.to(x.dtype), w2.to(x.dtype), plan)
     kept = plan.counts if plan.kept is None else plan.kept
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         y: Tensor = _mlp_op(x, w13, w2, plan.order, plan.counts, kept)[0]
@@ -211,17 +212,25 @@ def _mlp_backward(
             continue
         mine, act, grad_act, both, grad = (buffer[:more] for buffer in scratch)
         grad[:size].copy_(grad_y[start:end])
-        torch.mm(grad, w2[expert], out=grad_act)
+        torch.mm(grad, w2[expert].to(x.dtype), out=grad_act)
         _activate_backward(before[start:end], grad_act[:size], act[:size], both[:size])
         act[size:].zero_()  # what an earlier expert left there would count in the gradients of this one's weights
         both[size:].zero_()
-        torch.mm(grad.t(), act, out=grad_w2[expert])
+        _outer(grad, act, grad_w2[expert])
         torch.index_select(x, 0, tokens[start:end], out=mine[:size])
-        torch.mm(both.t(), mine, out=grad_w13[expert])
-        torch.mm(both, w13[expert], out=grad)
+        _outer(both, mine, grad_w13[expert])
+        torch.mm(both, w13[expert].to(x.dtype), out=grad)
         grad_rows[start:end] = grad[:size]
     inverse = torch.empty_like(order).scatter_(0, order, torch.arange(rows, device=order.device))
     return _sum_rows(grad_rows, inverse.view(-1, top_k)), grad_w13, grad_w2
+
+
+def _outer(left: Tensor, right: Tensor, out: Tensor) -> None:
+    """leftᵀ right, of (rows, a) and (rows, b), into `out` (a, b) of any dtype."""
+    if out.dtype == left.dtype:
+        torch.mm(left.t(), right, out=out)
+    else:
+        out.copy_(left.t() @ right)
 
 
 def _activate_backward(inner: Tensor, grad_act: Tensor, act: Tensor, both: Tensor) -> None:
