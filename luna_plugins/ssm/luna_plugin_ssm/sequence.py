@@ -21,7 +21,7 @@ from .convolution import activate, convolve, convolve_backward, same_run, silu
 from .gate import gate, gate_backward
 from .scan import Chunks, backward, forward
 
-NUMBERS_AT_ONCE = 1 << 17
+NUMBERS_AT_ONCE = 1 << 18
 """Channels times tokens of one stretch on a CPU, so that its dozen intermediate results stay in the cache."""
 NUMBERS_ELSEWHERE = 1 << 24
 """The same on other devices, which want much work at once."""
