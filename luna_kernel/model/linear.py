@@ -48,7 +48,7 @@ def onednn_is_faster() -> bool:
 
 @contextmanager
 def float32_by_onednn() -> Iterator[bool]:
-    """Have oneDNN take all of PyTorch's products in float32 inside the block, where it is faster; yields whether it does.
+    """Have oneDNN take all of PyTorch's float32 products inside the block, where it is faster; yields whether it does.
 
     For work with many rows, as training is: a single row is faster by MKL. The setting is the whole process's, and what
     the user has set stays.
@@ -66,8 +66,8 @@ def float32_by_onednn() -> Iterator[bool]:
 
 
 def has_kernel_per_shape(x: Tensor, *, gradients: bool) -> bool:
-    """Whether products of x go by oneDNN, which prepares each shape that it sees for the first time: half a millisecond,
-    more than a product of a hundred rows takes.
+    """Whether products of x go by oneDNN, which prepares each shape when it first sees it. That takes half a
+    millisecond, more than a product of a hundred rows.
 
     Args:
         gradients: the products are PyTorch's; without, those of `linear`.
