@@ -121,14 +121,14 @@ def _runs(counts: Tensor, kept: Tensor) -> list[tuple[int, int, int]]:
 
 
 def rounded(rows: int, x: Tensor, *, keep: bool = True) -> int:
-    """How many rows to multiply for an expert that has `rows`: so many, or up to an eighth more.
+    """How many rows to multiply for an expert that has `rows`: so many, or up to a sixteenth more.
 
     The number of rows changes with every step, and oneDNN prepares each shape that it sees for the first time. Of the
-    numbers up to any n there are at most 8 log₂ n such as these, so it soon has seen them all.
+    numbers up to any n there are at most 16 log₂ n such as these, so it soon has seen them all.
     """
     if not has_kernel_per_shape(x, gradients=keep):
         return rows
-    step = max(1, 1 << max(0, rows.bit_length() - 4))
+    step = 1 << max(0, rows.bit_length() - 5)
     return -(-rows // step) * step
 
 
@@ -200,7 +200,8 @@ def _mlp_backward(
     runs = _runs(counts, kept)
     longest = max((rounded(end - start, x) for start, end, _ in runs), default=0)
     grad_rows = x.new_empty(rows, x.shape[1])
-    scratch = [x.new_zeros(longest, columns) for columns in (*x.shape[1:], hidden, hidden, width, *x.shape[1:])]
+    scratch = [x.new_empty(longest, columns) for columns in (hidden, hidden, width)]
+    scratch += [x.new_zeros(longest, x.shape[1]) for _ in range(2)]  # finite where they meet zeros below
     # The last experts first: the processor's cache still has their matrices from the way there.
     for expert, (start, end, last) in reversed(list(enumerate(runs))):
         size, more = end - start, rounded(end - start, x)
@@ -210,7 +211,7 @@ def _mlp_backward(
             grad_w13[expert].zero_()
             grad_w2[expert].zero_()
             continue
-        mine, act, grad_act, both, grad = (buffer[:more] for buffer in scratch)
+        act, grad_act, both, mine, grad = (buffer[:more] for buffer in scratch)
         grad[:size].copy_(grad_y[start:end])
         torch.mm(grad, w2[expert].to(x.dtype), out=grad_act)
         _activate_backward(before[start:end], grad_act[:size], act[:size], both[:size])
