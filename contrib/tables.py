@@ -15,9 +15,9 @@ A table of `tables.toml`:
 
 A path goes down by the keys of objects and the numbers of lists; in a list `*` takes all, `~words&words` those whose
 title holds all of these, `key=value` those that have it. `as` is a format for one number; for several it shows the
-median with the lowest and the highest. `spread` is for what `side_by_side.py` writes: ratio, lowest, highest. `per` is a
-path to what the numbers are divided by, one by one, `times` a factor. A column that is `optional` is empty where the
-path leads to nothing.
+median with the lowest and the highest, with `median = true` the median alone. `spread` is for what `side_by_side.py`
+writes: ratio, lowest, highest. `per` is a path to what the numbers are divided by, one by one. A column that is
+`optional` is empty where the path leads to nothing.
 """
 
 from __future__ import annotations
@@ -106,16 +106,15 @@ def cell(column: dict[str, Any], row: dict[str, Any], file: str) -> str:
     if "per" in column:
         per = look_up(source, column["per"].format(**row))
         found = [a / b for a, b in zip(found, per, strict=True)]
-    found = [each * column.get("times", 1) for each in found]
     if column.get("median"):
         found = [statistics.median(found)]
     return _with_range(column["as"], statistics.median(found) if len(found) > 1 else found[0], min(found), max(found))
 
 
 def _with_range(shape: str, middle: float, low: float, high: float) -> str:
-    texts = [shape.format(value) for value in (middle, low, high)]
+    texts = [shape.format(value) if value else shape.format(0).replace("0.0e+00", "0") for value in (middle, low, high)]
     text = texts[0] if len(set(texts)) == 1 else f"{texts[0]} ({texts[1]} to {texts[2]})"
-    return re.sub(r"(\d)%", r"\1 %", text)
+    return re.sub(r"e([+-])0(\d)", r"e\1\2", re.sub(r"(\d)%", r"\1 %", text))
 
 
 def render(table: dict[str, Any]) -> str:
@@ -148,7 +147,7 @@ def renew(text: str, tables: dict[str, dict[str, Any]], used: set[str]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Write or check all pages; 1 if a check found one that differs."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing, and say which pages are not as they should be")
+    parser.add_argument("--check", action="store_true", help="write nothing, say which pages differ")
     check = parser.parse_args(arguments).check
     tables, used, wrong = descriptions(), set[str](), 0
     for page in pages():

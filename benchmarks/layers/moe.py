@@ -9,7 +9,7 @@ of its ways to run the experts (`batched_mm` copies weights per token: only wher
 forward and backward, as the profiler counts them. `products alone`: what no way to run the experts one by one can go
 below, in bfloat16 with the casts of the weights and of their gradients. As in `luna train`, memory that was freed is
 kept for the next step and products in float32 go by oneDNN where it is faster; `, as it comes` is the same layer, with
-products as PyTorch takes them by itself. With `--fresh` each round has another text, so that the experts' rows change as
+products as PyTorch takes them by itself. With `--fresh` each round has another text, so that experts' rows change as
 they do in training; without, all that is made for a number of rows is ready.
 """
 
