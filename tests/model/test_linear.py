@@ -88,10 +88,15 @@ def test_training_multiplies_float32_exactly_and_leaves_the_setting_as_it_was() 
 @pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="this torch has no such setting")
 def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "onednn_is_faster", lambda: True)
-    monkeypatch.setattr(torch.backends.mkldnn.matmul, "fp32_precision", "ieee")
-    with float32_by_onednn() as taken:
-        assert not taken
-        assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
+    settings = torch.backends.mkldnn.matmul
+    before = settings.fp32_precision
+    try:
+        settings.fp32_precision = "ieee"
+        with float32_by_onednn() as taken:
+            assert not taken
+            assert settings.fp32_precision == "ieee"
+    finally:
+        settings.fp32_precision = before
 
 
 def test_rounding_to_bfloat16_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
