@@ -6,7 +6,8 @@ Forward and backward of one layer. `dense`: SwiGLU as wide as the experts that w
 group, written with ordinary operations. `Mixtral`: transformers' layer, where it is installed. `straightforward MoC`:
 the full form as one writes it first, all experts in a loop and nn.MultiheadAttention over them.
 With `--full` the share of its operations that the experts alone are is printed too: as the exact gradient reaches every
-expert, no full form that computes at the same rate takes a smaller share of its time.
+expert, no full form that computes at the same rate takes a smaller share of its time. `all experts alone` is that floor
+with the kernel's own products: every expert on every token, and no meeting.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from luna_plugin_moc.everyone import run_all
 from luna_plugin_moc.layer import CollaborativeExperts
 from results import add_output, write_results
 from side_by_side import Notes, add_training, as_in_training, peak_bytes, print_table, rounds, saved_bytes
@@ -89,6 +91,21 @@ class StraightforwardMoC(nn.Module):
         return (weights.softmax(-1)[..., None] * chosen).sum(1).view_as(x)
 
 
+class Everyone(nn.Module):
+    """Every expert on every token as the full form runs them, and no meeting: the sum of what they say."""
+
+    def __init__(self, full: nn.Module) -> None:
+        super().__init__()
+        self.w13 = nn.Parameter(full.w13.detach().clone())
+        self.w2 = nn.Parameter(full.w2.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        low = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        said, _ = run_all(x.flatten(0, 1).to(low), self.w13.to(low), self.w2.to(low), keep=True)
+        return said.sum(1).view_as(x)
+
+
 def mixtral(d: int, hidden: int, experts: int, top_k: int, how: str) -> nn.Module | None:
     """Transformers' sparse layer with one of its ways to run the experts, or None without transformers."""
     try:
@@ -146,6 +163,7 @@ def cases(args: argparse.Namespace, d: int, length: int) -> dict[str, nn.Module]
     if args.full:
         meeting = {"context": "full", "context_heads": args.heads}
         layers["moc full+attend"] = moc(**meeting)
+        layers["all experts alone"] = Everyone(layers["moc full+attend"])
         layers["moc full+attend, chosen learn"] = moc(full_gradient="chosen", **meeting)
         layers[STRAIGHTFORWARD] = StraightforwardMoC(d, expert, args.experts, args.top_k, args.heads)
     if args.only:
