@@ -183,9 +183,17 @@ def _(x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, kept: T
 
 
 @torch.library.custom_op("luna_moe::expert_mlp_backward", mutates_args=())
-def _mlp_backward_op(
+def expert_mlp_backward(
     grad_y: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, kept: Tensor, before: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, w13 and w2, from that of what `expert_mlp` gives and from the pre-activations.
+
+    Args:
+        grad_y: (M, D) in the plan's order.
+        x, w13, w2: as `expert_mlp` takes them.
+        order, counts, kept: the plan's; `kept` is `counts` where nothing is turned away.
+        before: (M, 2F) or (M, F) in the plan's order.
+    """
     with torch.autocast(x.device.type, enabled=False):
         return _mlp_backward(grad_y, x, w13, w2, order, counts, kept, before)
 
@@ -248,7 +256,7 @@ def _activate_backward(inner: Tensor, grad_act: Tensor, act: Tensor, both: Tenso
     act.mul_(value)
 
 
-@_mlp_backward_op.register_fake
+@expert_mlp_backward.register_fake
 def _(
     grad_y: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, kept: Tensor, before: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -263,7 +271,7 @@ def _save_mlp(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> Non
 def _back_mlp(ctx: Any, grad_y: Tensor | None, *_unused: Any) -> tuple[Any, ...]:
     if grad_y is None:
         return (None,) * 6
-    return (*_mlp_backward_op(grad_y.contiguous(), *ctx.saved_tensors), None, None, None)
+    return (*expert_mlp_backward(grad_y.contiguous(), *ctx.saved_tensors), None, None, None)
 
 
 _mlp_op.register_autograd(_back_mlp, setup_context=_save_mlp)
