@@ -121,14 +121,14 @@ def _runs(counts: Tensor, kept: Tensor) -> list[tuple[int, int, int]]:
 
 
 def rounded(rows: int, x: Tensor, *, keep: bool = True) -> int:
-    """How many rows to multiply for an expert that has `rows`: so many, or up to a sixteenth more.
+    """How many rows to multiply for an expert that has `rows`: so many, or up to a thirty-second more.
 
     The number of rows changes with every step, and oneDNN prepares each shape that it sees for the first time. Of the
-    numbers up to any n there are at most 16 log₂ n such as these, so it soon has seen them all.
+    numbers up to any n there are at most 32 log₂ n such as these, so it soon has seen them all.
     """
     if not has_kernel_per_shape(x, gradients=keep):
         return rows
-    step = 1 << max(0, rows.bit_length() - 5)
+    step = 1 << max(0, rows.bit_length() - 6)
     return -(-rows // step) * step
 
 
