@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,16 +54,16 @@ def float32_by_onednn() -> Iterator[bool]:
     For work with many rows, as training is: a single row is faster by MKL. The setting is the whole process's, and what
     the user has set stays.
     """
-    settings = getattr(getattr(torch.backends, "mkldnn", None), "matmul", None)
+    settings = _settings()
     before = getattr(settings, "fp32_precision", None)
     if before != "none" or not onednn_is_faster() or not _onednn_is_exact():
         yield False
         return
-    settings.fp32_precision = _BY_ONEDNN  # type: ignore[union-attr]
+    settings.fp32_precision = _BY_ONEDNN
     try:
         yield True
     finally:
-        settings.fp32_precision = before  # type: ignore[union-attr]
+        settings.fp32_precision = before
 
 
 def has_kernel_per_shape(x: Tensor, *, gradients: bool) -> bool:
@@ -74,8 +75,7 @@ def has_kernel_per_shape(x: Tensor, *, gradients: bool) -> bool:
     """
     if x.device.type != "cpu" or x.dtype != torch.float32:
         return x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16)
-    settings = getattr(torch.backends.mkldnn, "matmul", None)
-    return getattr(settings, "fp32_precision", None) == _BY_ONEDNN or (not gradients and onednn_is_faster())
+    return getattr(_settings(), "fp32_precision", None) == _BY_ONEDNN or (not gradients and onednn_is_faster())
 
 
 _BY_ONEDNN = "bf16"
@@ -83,12 +83,17 @@ _BY_ONEDNN = "bf16"
 (AMX); without tiles oneDNN multiplies in float32, which `_onednn_is_exact` makes sure of."""
 
 
+def _settings() -> Any:
+    """PyTorch's settings of matrix products by oneDNN; None before PyTorch 2.9."""
+    return getattr(torch.backends.mkldnn, "matmul", None)
+
+
 @functools.cache
 def _onednn_is_exact() -> bool:
     """Whether products are in float32 with that setting here: no tiles, and errors of a few products say the same."""
     if any(flag.startswith("amx") for flag in cpu()["flags"] or ()):  # type: ignore[attr-defined]
         return False
-    settings = torch.backends.mkldnn.matmul
+    settings = _settings()
     before = settings.fp32_precision
     generator = torch.Generator().manual_seed(0)
     try:
