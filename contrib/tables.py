@@ -145,27 +145,28 @@ def renew(text: str, tables: dict[str, dict[str, Any]], used: set[str]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write or check all pages; 1 if a check found one that differs."""
+    """Write or check all pages; 1 if a check found one that differs, 2 if something does not fit."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing, say which pages differ")
     check = parser.parse_args(arguments).check
-    tables, used, wrong = descriptions(), set[str](), 0
+    tables, used, wrong, unfit = descriptions(), set[str](), 0, False
     for page in pages():
         before = page.read_text(encoding="utf-8")
         try:
             after = renew(before, tables, used)
         except TableError as error:
             print(f"{page.relative_to(ROOT)}: {error}", file=sys.stderr)
-            return 2
+            unfit = True
+            continue
         if after != before:
             wrong += 1
             print(f"{'differs' if check else 'written'}: {page.relative_to(ROOT)}")
             if not check:
                 page.write_text(after, encoding="utf-8")
-    for name in sorted(tables.keys() - used):
+    for name in sorted(tables.keys() - used) if not unfit else ():
         wrong += 1
         print(f"tables.toml: {name!r} is on no page", file=sys.stderr)
-    return 1 if check and wrong else 0
+    return 2 if unfit else 1 if check and wrong else 0
 
 
 if __name__ == "__main__":
