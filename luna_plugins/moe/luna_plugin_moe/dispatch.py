@@ -210,8 +210,7 @@ def _mlp_backward(
     grad_rows = x.new_empty(rows, x.shape[1])
     scratch = [x.new_empty(longest, columns) for columns in (hidden, hidden, width)]
     scratch += [x.new_zeros(longest, x.shape[1]) for _ in range(2)]  # finite where they meet zeros below
-    # The last experts first: the processor's cache still has their matrices from the way there.
-    for expert, (start, end, last) in reversed(list(enumerate(runs))):
+    for expert, (start, end, last) in enumerate(runs):
         size, more = end - start, rounded(end - start, x)
         if end < last:
             grad_rows[end:last] = 0
