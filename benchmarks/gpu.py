@@ -1,7 +1,7 @@
 """Training on a GPU in bfloat16: the layers beside their peers, and whole models of 126 M parameters.
 
-    python benchmarks/gpu.py --layers --json FILE
-    python benchmarks/gpu.py --models dense "hf llama" moe --compile --json FILE
+    python benchmarks/gpu.py --layers --output FILE
+    python benchmarks/gpu.py --models dense "hf llama" moe --compile --output FILE
 
 `--layers`: forward and backward of one layer. `--models`: steps of the training loop itself, with packed batches,
 fused AdamW and clipping; `hf llama` is transformers' model of the same shape with the same optimiser. Share: operations
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent / "layers"))
 
 from moc import Dense, PlainMoE, StraightforwardMoC, mixtral
+from results import add_output, write_results
 from ssm import mamba2
 
 from luna_kernel.contracts.layers import Context, Dims, Layer
@@ -314,7 +315,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", help=f"of {', '.join([*MODELS, HF])}")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    add_output(parser)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--rows", type=int, default=16, help=f"texts of {LENGTH} tokens in a batch")
     parser.add_argument("--preset", default="base")
@@ -322,12 +323,11 @@ def main() -> None:
     peak = matrix_peak(given.device)
     card = torch.cuda.get_device_name() if given.device != "cpu" else "cpu"
     print(f"{card}, torch {torch.__version__}, {peak / 1e12:.0f} TFLOP/s of a large product in bf16", flush=True)
-    result: dict[str, Any] = {"device": card, "torch": torch.__version__, "peak": peak, "tables": []}
+    result: dict[str, Any] = {"device": card, "peak": peak, "tables": []}
 
     def keep(table: dict[str, Any]) -> None:
         result["tables"].append(table)
-        if given.json:
-            given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_results(given, result)
 
     if given.layers:
         for d in given.d:

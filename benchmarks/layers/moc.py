@@ -6,7 +6,8 @@ Forward and backward of one layer. `dense`: SwiGLU as wide as the experts that w
 group, written with ordinary operations. `Mixtral`: transformers' layer, where it is installed. `straightforward MoC`:
 the full form as one writes it first, all experts in a loop and nn.MultiheadAttention over them.
 With `--full` the share of its operations that the experts alone are is printed too: as the exact gradient reaches every
-expert, no full form that computes at the same rate takes a smaller share of its time.
+expert, no full form that computes at the same rate takes a smaller share of its time. `all experts alone` is that floor
+with the kernel's own products: every expert on every token, and no meeting.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from luna_plugin_moc.everyone import run_all
 from luna_plugin_moc.layer import CollaborativeExperts
 from results import add_output, write_results
-from side_by_side import Notes, peak_bytes, print_table, rounds, saved_bytes
+from side_by_side import Notes, add_training, as_in_training, peak_bytes, print_table, rounds, saved_bytes
 from torch import Tensor, nn
 
 from luna_kernel.contracts.layers import Context, Dims
@@ -89,6 +91,21 @@ class StraightforwardMoC(nn.Module):
         return (weights.softmax(-1)[..., None] * chosen).sum(1).view_as(x)
 
 
+class Everyone(nn.Module):
+    """Every expert on every token as the full form runs them, and no meeting: the sum of what they say."""
+
+    def __init__(self, full: nn.Module) -> None:
+        super().__init__()
+        self.w13 = nn.Parameter(full.w13.detach().clone())
+        self.w2 = nn.Parameter(full.w2.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        low = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        said, _ = run_all(x.flatten(0, 1).to(low), self.w13.to(low), self.w2.to(low), keep=True)
+        return said.sum(1).view_as(x)
+
+
 def mixtral(d: int, hidden: int, experts: int, top_k: int, how: str) -> nn.Module | None:
     """Transformers' sparse layer with one of its ways to run the experts, or None without transformers."""
     try:
@@ -118,12 +135,12 @@ def experts_share(d: int, hidden: int, experts: int, top_k: int) -> float:
     return own / (own + attention + experts * d)
 
 
-def cases(args: argparse.Namespace) -> dict[str, nn.Module]:
+def cases(args: argparse.Namespace, d: int, length: int) -> dict[str, nn.Module]:
     """The layers to compare, by name."""
-    d, heads = args.d, max(args.d // 64, 1)
+    heads = max(d // 64, 1)
     expert = args.hidden or 3 * d
     width = args.top_k * expert
-    dims = Dims(0, d, 8, heads, heads, d // heads, width, args.tokens)
+    dims = Dims(0, d, 8, heads, heads, d // heads, width, length)
     sparse = {"num_experts": args.experts, "top_k": args.top_k, "expert_dim": expert}
     registry = load_plugins("moc").registry
 
@@ -146,6 +163,7 @@ def cases(args: argparse.Namespace) -> dict[str, nn.Module]:
     if args.full:
         meeting = {"context": "full", "context_heads": args.heads}
         layers["moc full+attend"] = moc(**meeting)
+        layers["all experts alone"] = Everyone(layers["moc full+attend"])
         layers["moc full+attend, chosen learn"] = moc(full_gradient="chosen", **meeting)
         layers[STRAIGHTFORWARD] = StraightforwardMoC(d, expert, args.experts, args.top_k, args.heads)
     if args.only:
@@ -153,31 +171,12 @@ def cases(args: argparse.Namespace) -> dict[str, nn.Module]:
     return layers
 
 
-def main() -> None:
-    """Parse, run, print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--d", type=int, default=512)
-    parser.add_argument("--tokens", type=int, default=1024)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--experts", type=int, default=8)
-    parser.add_argument("--top-k", type=int, default=2)
-    parser.add_argument("--hidden", type=int, help="hidden width of one expert; default 3 d")
-    parser.add_argument("--heads", type=int, default=1, help="of the full context and of the straightforward form")
-    parser.add_argument("--rounds", type=int, default=5, help="0: no times")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--dtype", choices=["fp32", "bf16", "both"], default="both")
-    parser.add_argument("--full", action="store_true", help="also the full context and the straightforward form (slow)")
-    parser.add_argument("--only", nargs="+", help="only cases whose names hold one of these words")
-    parser.add_argument("--memory", action="store_true", help="also what is kept for the backward pass, and the peak")
-    add_output(parser)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
+def compare(args: argparse.Namespace, d: int, length: int) -> list[dict[str, Any]]:
+    """The tables of one width and length."""
     tables: list[dict[str, Any]] = []
-    shares: dict[str, float] = {}
-    layers = cases(args)
-    x = torch.randn(args.batch, args.tokens, args.d)
-    positions = torch.arange(args.tokens).expand(args.batch, -1)
+    layers = cases(args, d, length)
+    x = torch.randn(args.batch, length, d)
+    positions = torch.arange(length).expand(args.batch, -1)
     for name, low in (("fp32", False), ("bf16", True)):
         if args.dtype not in (name, "both"):
             continue
@@ -199,11 +198,11 @@ def main() -> None:
             return run
 
         notes: Notes = {
-            key: {"MFLOP per token forward": layer.flops_per_token(args.tokens) / 1e6}
+            key: {"MFLOP per token forward": layer.flops_per_token(length) / 1e6}
             for key, layer in layers.items()
             if isinstance(layer, CollaborativeExperts)
         }
-        title = f"{name}, d {args.d}, T {args.tokens}, B {args.batch}, {args.threads} thread(s), forward + backward"
+        title = f"{name}, d {d}, T {length}, B {args.batch}, {args.threads} thread(s), forward + backward"
         if args.memory:
             for key, sizes in measure_memory(layers, forward, step).items():
                 notes[key] = notes.get(key, {}) | sizes
@@ -213,10 +212,10 @@ def main() -> None:
                 tables.append(print_table(f"{title}, against {base}", times, base, notes))
                 notes = {}  # once is enough
         if args.full:
-            share = experts_share(args.d, args.hidden or 3 * args.d, args.experts, args.top_k)
-            shares[STRAIGHTFORWARD] = share
+            share = experts_share(d, args.hidden or 3 * d, args.experts, args.top_k)
+            tables[-1]["share_of_operations_of_all_experts"] = share
             print(f"\nall experts, forward and backward, are {share:.3f} of the operations of the {STRAIGHTFORWARD}")
-    write_results(args, {"tables": tables, "share_of_operations_of_all_experts": shares})
+    return tables
 
 
 def measure_memory(
@@ -232,6 +231,32 @@ def measure_memory(
         step(layer)()  # the gradients of the weights are there before and after
         sizes[key] = {"MiB kept": kept, "MiB peak": peak_bytes(step(layer)) / 2**20}
     return sizes
+
+
+def main() -> None:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--d", type=int, nargs="+", default=[512])
+    parser.add_argument("--tokens", type=int, nargs="+", default=[1024])
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--experts", type=int, default=8)
+    parser.add_argument("--top-k", type=int, default=2)
+    parser.add_argument("--hidden", type=int, help="hidden width of one expert; default 3 d")
+    parser.add_argument("--heads", type=int, default=1, help="of the full context and of the straightforward form")
+    parser.add_argument("--rounds", type=int, default=5, help="0: no times")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", choices=["fp32", "bf16", "both"], default="both")
+    parser.add_argument("--full", action="store_true", help="also the full context and the straightforward form (slow)")
+    parser.add_argument("--only", nargs="+", help="only cases whose names hold one of these words")
+    parser.add_argument("--memory", action="store_true", help="also what is kept for the backward pass, and the peak")
+    add_training(parser)
+    add_output(parser)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    with as_in_training(args):
+        tables = [table for d in args.d for length in args.tokens for table in compare(args, d, length)]
+    write_results(args, {"tables": tables})
 
 
 if __name__ == "__main__":

@@ -1,31 +1,32 @@
 """The mixture of experts beside a dense layer of the same active size, a plain sort-and-group, and transformers'.
 
-    python benchmarks/layers/moe.py --d 256 512 --tokens 256 1024 4096 --batch 1 [--output FILE]
+    python benchmarks/layers/moe.py --d 256 512 --tokens 256 1024 4096 --fresh --warm 4 [--output FILE]
 
 Forward and backward of one layer, 8 experts of which 2 work on a token. `dense`: SwiGLU as wide as the experts that
 work on a token. `plain MoE`: sort and group, written with ordinary operations. `Mixtral`: transformers' layer with each
 of its ways to run the experts (`batched_mm` copies weights per token: only where the copies fit into 1 GiB).
 `keeps`: what autograd keeps for the backward pass, parameters left out. `peak`: most bytes that were allocated in one
-forward and backward, as the profiler counts them. `products alone`: what no way
-to run the experts one by one can go below. As in `luna train`, memory that was freed is kept for the next step; with
-`--freed returned` it goes back to the system wherever the C library's defaults say so.
+forward and backward, as the profiler counts them. `products alone`: what no way to run the experts one by one can go
+below, in bfloat16 with the casts of the weights and of their gradients. As in `luna train`, memory that was freed is
+kept for the next step and products in float32 go by oneDNN where it is faster; `, as it comes` is the same layer, with
+products as PyTorch takes them by itself. With `--fresh` each round has another text, so that experts' rows change as
+they do in training; without, all that is made for a number of rows is ready.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from moc import Dense, PlainMoE, mixtral
 from results import add_output, write_results
-from side_by_side import Notes, print_table, rounds, saved_bytes
+from side_by_side import Notes, add_training, as_in_training, as_it_comes, print_table, rounds, saved_bytes
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from luna_kernel.base.freed_memory import keep_freed_memory
 from luna_kernel.contracts.layers import Context, Dims, Layer
 from luna_kernel.model.parts import make_parts
 from luna_kernel.plugins import load_plugins
@@ -70,64 +71,82 @@ def peak_bytes(run: Callable[[], object]) -> int:
     return top
 
 
-def products(d: int, hidden: int, experts: int, pairs: int) -> Callable[[], None]:
-    """The six matrix products of each expert, three gradients among them, with an even load and nothing around them."""
+def products(d: int, hidden: int, experts: int, pairs: int, low: bool) -> Callable[[], None]:
+    """The six matrix products of each expert, three gradients among them, with an even load and nothing around them.
+
+    In bfloat16 with the casts of the weights, each way, and of their gradients.
+    """
     rows = max(pairs // experts, 1)
+    dtype = torch.bfloat16 if low else torch.float32
     w13, w2 = torch.randn(experts, 2 * hidden, d), torch.randn(experts, d, hidden)
     grad_w13, grad_w2 = torch.zeros_like(w13), torch.zeros_like(w2)
-    x, inner, act = torch.randn(rows, d), torch.randn(rows, 2 * hidden), torch.randn(rows, hidden)
+    x, inner, act = (torch.randn(rows, n, dtype=dtype) for n in (d, 2 * hidden, hidden))
     out = [torch.empty_like(tensor) for tensor in (x, inner, act)]
 
     def run() -> None:
-        for expert in range(experts):
-            torch.mm(x, w13[expert].t(), out=out[1])
-            torch.mm(act, w2[expert].t(), out=out[0])
-            torch.mm(x, w2[expert], out=out[2])
-            torch.mm(x.t(), act, out=grad_w2[expert])
-            torch.mm(inner.t(), x, out=grad_w13[expert])
-            torch.mm(inner, w13[expert], out=out[0])
+        for first, second in zip(w13, w2, strict=True):
+            torch.mm(x, first.to(dtype).t(), out=out[1])
+            torch.mm(act, second.to(dtype).t(), out=out[0])
+        for expert, (first, second) in enumerate(zip(w13, w2, strict=True)):
+            torch.mm(x, second.to(dtype), out=out[2])
+            for left, right, grad in ((x, act, grad_w2[expert]), (inner, x, grad_w13[expert])):
+                if low:
+                    grad.copy_(left.t() @ right)
+                else:
+                    torch.mm(left.t(), right, out=grad)
+            torch.mm(inner, first.to(dtype), out=out[0])
 
     return run
 
 
-def measure(args: argparse.Namespace, d: int, tokens: int) -> list[dict[str, Any]]:
+def measure(args: argparse.Namespace, d: int, tokens: int, low: bool) -> list[dict[str, Any]]:
     """One table, and one of the mixture against the fastest of transformers' layers."""
     torch.manual_seed(0)
     layers = layers_for(args, d, args.batch * tokens * args.top_k)
-    x = torch.randn(args.batch, tokens, d)
+    count = args.rounds + args.warm if args.fresh else 1
+    texts = [torch.randn(args.batch, tokens, d) for _ in range(count)]
     positions = torch.arange(tokens).expand(args.batch, -1)
     condition = {"emotion": torch.rand(args.batch, 11)}
 
-    def forward(layer: nn.Module) -> Tensor:
+    def forward(layer: nn.Module, x: Tensor = texts[0]) -> Tensor:
         inputs = x.clone().requires_grad_()
-        if isinstance(layer, Layer):
-            ctx = Context(positions, condition=condition)
-            return layer(inputs, ctx).square().mean() + sum(ctx.losses.values())
-        out = layer(inputs)
-        return (out[0] if isinstance(out, tuple) else out).square().mean()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            if isinstance(layer, Layer):
+                ctx = Context(positions, condition=condition)
+                return layer(inputs, ctx).float().square().mean() + sum(ctx.losses.values())
+            out = layer(inputs)
+            return (out[0] if isinstance(out, tuple) else out).float().square().mean()
 
     def step(layer: nn.Module) -> Callable[[], None]:
+        turn = itertools.cycle(texts)
+
         def run() -> None:
             layer.zero_grad()
-            forward(layer).backward()
+            forward(layer, next(turn)).backward()
 
         return run
 
     cases = {name: step(layer) for name, layer in layers.items()}
-    cases["products alone"] = products(d, args.hidden or 3 * d, args.experts, args.batch * tokens * args.top_k)
-    times = rounds(cases, args.rounds, args.threads)
+    if not low and args.float32 == "onednn":
+        for name in ("dense", "Mixtral grouped_mm"):
+            if name in cases:
+                cases[f"{name}, as it comes"] = as_it_comes(cases[name])
+    cases["products alone"] = products(d, args.hidden or 3 * d, args.experts, args.batch * tokens * args.top_k, low)
+    times = rounds(cases, args.rounds, args.threads, warm=args.warm)
     parameters = {p.untyped_storage().data_ptr() for layer in layers.values() for p in layer.parameters()}
     notes: Notes = {}
     for name, layer in layers.items():
         kept = saved_bytes(lambda layer=layer: forward(layer), parameters) / 2**20
         layer.zero_grad()
         notes[name] = {"MiB kept": kept, "MiB peak": peak_bytes(step(layer)) / 2**20}
-    title = f"float32, d {d}, {args.batch} x {tokens} tokens, {args.threads} thread(s), forward + backward"
+    title = (
+        f"{'bf16' if low else 'fp32'}, d {d}, T {tokens}, B {args.batch}, {args.threads} thread(s), forward + backward"
+    )
     tables = [print_table(title + ", against dense", times, "dense", notes)]
-    others = {name: times[name] for name in times if name.startswith("Mixtral")}
+    others = {name: times[name] for name in times if name.startswith("Mixtral") and name in layers}
     if others:
         best = min(others, key=lambda name: sorted(others[name])[len(others[name]) // 2])
-        tables.append(print_table(f"the mixture against {best}", {best: times[best], "moe": times["moe"]}, best))
+        tables.append(print_table(f"{title}, against {best}", {best: times[best], "moe": times["moe"]}, best))
     return tables
 
 
@@ -141,14 +160,20 @@ def main() -> None:
     parser.add_argument("--top-k", type=int, default=2)
     parser.add_argument("--hidden", type=int, help="hidden width of one expert; default 3 d")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--warm", type=int, default=1, help="rounds before those that are measured")
+    parser.add_argument("--fresh", action="store_true", help="another text in each round, with other rows per expert")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--freed", choices=["kept", "returned"], default="kept")
+    parser.add_argument("--dtype", choices=["fp32", "bf16", "both"], default="both")
+    add_training(parser)
     parser.add_argument("--emotional", action="store_true", help="also with the emotional router")
     add_output(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    with keep_freed_memory() if args.freed == "kept" else nullcontext():
-        tables = [table for d in args.d for tokens in args.tokens for table in measure(args, d, tokens)]
+    tables = []
+    with as_in_training(args):
+        for low in (False, True):
+            if args.dtype in ("both", "bf16" if low else "fp32"):
+                tables += [table for d in args.d for tokens in args.tokens for table in measure(args, d, tokens, low)]
     write_results(args, {"tables": tables})
 
 

@@ -99,17 +99,24 @@ def value_at(points: list[dict[str, float]], axis: str, x: float) -> float:
     return before["bits_per_byte"]
 
 
-def print_results(runs: list[dict[str, Any]]) -> None:
-    """The table: each contender at the last tokens, operations and seconds that all of them reached."""
+def compare(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """Put what each run had `at_equal` tokens, operations and seconds into it: at the last that all of them reached."""
+    ends: dict[str, float] = {axis: min(run["points"][-1][axis] for run in runs) for axis in AXES}
+    for run in runs:
+        run["at_equal"] = {axis: value_at(run["points"], axis, end) for axis, end in ends.items()}
+    return ends
+
+
+def print_results(runs: list[dict[str, Any]], ends: dict[str, float]) -> None:
+    """The table."""
     names = [name for name in CONTENDERS if any(run["name"] == name for run in runs)]
-    ends = {axis: min(run["points"][-1][axis] for run in runs) for axis in AXES}
     head = "".join(f"{f'{axis} {ends[axis]:.3g}':>28}" for axis in AXES)
     print(f"\nbits per byte of held-out text at equal …\n{'':14}{'M params':>9}{'MFLOP/token':>12}{head}")
     for name in names:
         mine = [run for run in runs if run["name"] == name]
         row = f"{name:14}{mine[0]['parameters'] / 1e6:9.2f}{mine[0]['flops'] / 1e6:12.2f}"
-        for axis, end in ends.items():
-            found = sorted(value_at(run["points"], axis, end) for run in mine)
+        for axis in ends:
+            found = sorted(run["at_equal"][axis] for run in mine)
             row += f"{f'{statistics.median(found):.3f} ({found[0]:.3f} to {found[-1]:.3f})':>28}"
         print(row)
 
@@ -157,7 +164,7 @@ def main() -> None:
                     last = runs[-1]["points"][-1]
                     text = f"{last['bits_per_byte']:.4f}  {last['tokens']:,.0f} tokens  {last['seconds']:.1f} s"
                     print(f"seed {seed}  {contender:14} {text}", flush=True)
-    print_results(runs)
+    print_results(runs, compare(runs))
     write_results(given, {"runs": runs})
     if given.figures:
         draw(runs, given.figures)

@@ -2,32 +2,70 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import re
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from luna_kernel.base.freed_memory import keep_freed_memory
+from luna_kernel.model.linear import float32_by_onednn
 
-def rounds(cases: Mapping[str, Callable[[], object]], count: int, threads: int) -> dict[str, list[float]]:
-    """Seconds of each case in each round; one warm-up round, then the cases in turn.
+
+def rounds(
+    cases: Mapping[str, Callable[[], object]], count: int, threads: int, warm: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of each case in each round; `warm` rounds that do not count, then the cases in turn.
 
     With one thread they are the processor's seconds of this process, which a busy neighbour disturbs less.
     """
     clock = time.process_time if threads == 1 else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in cases}
-    for number in range(count + 1):
+    for number in range(count + warm):
         for name, case in cases.items():
             start = clock()
             case()
-            if number:
+            if number >= warm:
                 times[name].append(clock() - start)
     return times
+
+
+def as_it_comes(case: Callable[[], object]) -> Callable[[], object]:
+    """The case with float32 products as PyTorch takes them by itself, where the others' go by oneDNN."""
+    settings = getattr(torch.backends.mkldnn, "matmul", None)
+
+    def run() -> None:
+        before = settings.fp32_precision  # type: ignore[union-attr]
+        settings.fp32_precision = "none"  # type: ignore[union-attr]
+        try:
+            case()
+        finally:
+            settings.fp32_precision = before  # type: ignore[union-attr]
+
+    return run if getattr(settings, "fp32_precision", "none") != "none" else case
+
+
+@contextmanager
+def as_in_training(args: argparse.Namespace) -> Iterator[None]:
+    """What `luna train` does around its steps, unless the options of `add_training` say otherwise."""
+    with (
+        keep_freed_memory() if args.freed == "kept" else nullcontext(),
+        float32_by_onednn() if args.float32 == "onednn" else nullcontext(),
+    ):
+        yield
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Options of `as_in_training`."""
+    parser.add_argument("--freed", choices=["kept", "returned"], default="kept", help="memory freed by a step")
+    parser.add_argument("--float32", choices=["onednn", "mkl"], default="onednn", help="who multiplies, where it may")
 
 
 Notes = dict[str, dict[str, float]]

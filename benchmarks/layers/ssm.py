@@ -7,8 +7,10 @@
 
 Forward and backward of one layer; `attention` is the kernel's own, with rotary positions. `Mamba2`: transformers' layer
 of the same sizes on its path without CUDA kernels, where transformers is installed, with our chunk and with its own;
-`matrices alone`: what both spend in the two projections. `--growth`: time per token up to 65,536 tokens. `--decode`:
-seconds per token after short and long texts. `--output FILE` writes the figures of any of these as JSON.
+`matrices alone`: what both spend in the two projections. As in `luna train`, float32 products go by oneDNN where it is
+faster; `, as it comes` is transformers' layer with products as PyTorch takes them by itself. `--growth`: time per token
+up to 65,536 tokens. `--decode`: seconds per token after short and long texts. `--output FILE` writes the figures of any
+of these as JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from luna_plugin_ssm.config import HybridConfig, StateSpaceConfig
 from luna_plugin_ssm.hybrid import Hybrid
 from luna_plugin_ssm.layer import StateSpace
 from results import add_output, write_results
-from side_by_side import Notes, print_table, rounds, saved_bytes
+from side_by_side import Notes, add_training, as_in_training, as_it_comes, print_table, rounds, saved_bytes
 from torch import Tensor, nn
 
 from luna_kernel.contracts.layers import Context, Dims, Layer
@@ -86,12 +88,12 @@ def make_layers(d: int, tokens: int, chunk: int, peers: bool) -> tuple[dict[str,
     return layers, RotaryPosition(RotaryConfig(), dims)
 
 
-def compare(args: argparse.Namespace, d: int) -> list[dict[str, Any]]:
+def compare(args: argparse.Namespace, d: int, length: int) -> list[dict[str, Any]]:
     """Forward and backward."""
     tables = []
-    layers, position = make_layers(d, args.tokens, args.chunk, not args.no_peers)
-    x = torch.randn(args.batch, args.tokens, d)
-    positions = torch.arange(args.tokens).expand(args.batch, -1)
+    layers, position = make_layers(d, length, args.chunk, not args.no_peers)
+    x = torch.randn(args.batch, length, d)
+    positions = torch.arange(length).expand(args.batch, -1)
     for name, low in (("fp32", False), ("bf16", True)):
         if args.dtype not in (name, "both"):
             continue
@@ -110,14 +112,17 @@ def compare(args: argparse.Namespace, d: int) -> list[dict[str, Any]]:
 
             return run
 
-        times = rounds({key: step(layer) for key, layer in layers.items()}, args.rounds, args.threads)
+        cases = {key: step(layer) for key, layer in layers.items()}
+        if not low and args.float32 == "onednn":
+            cases |= {f"{key}, as it comes": as_it_comes(cases[key]) for key in layers if key.startswith("Mamba2")}
+        times = rounds(cases, args.rounds, args.threads)
         parameters = {p.untyped_storage().data_ptr() for layer in layers.values() for p in layer.parameters()}
         notes: Notes = {}
         for key, layer in layers.items():
             notes[key] = {"MiB kept": saved_bytes(lambda layer=layer: forward(layer), parameters) / 2**20}
             if isinstance(layer, Layer):
-                notes[key]["MFLOP per token forward"] = layer.flops_per_token(args.tokens) / 1e6
-        title = f"{name}, d {d}, T {args.tokens}, B {args.batch}, {args.threads} thread(s), forward + backward"
+                notes[key]["MFLOP per token forward"] = layer.flops_per_token(length) / 1e6
+        title = f"{name}, d {d}, T {length}, B {args.batch}, {args.threads} thread(s), forward + backward"
         tables.append(print_table(title + ", against attention", times, "attention", notes))
     return tables
 
@@ -184,7 +189,7 @@ def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--d", type=int, nargs="+", default=[512])
-    parser.add_argument("--tokens", type=int, default=1024)
+    parser.add_argument("--tokens", type=int, nargs="+", default=[1024])
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--chunk", type=int, default=StateSpaceConfig().chunk_size)
     parser.add_argument("--rounds", type=int, default=5)
@@ -194,12 +199,17 @@ def main() -> None:
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--svg", type=Path, help="with --growth: draw it into this file")
     parser.add_argument("--no-peers", action="store_true", help="leave transformers' layer and the matrices out")
+    add_training(parser)
     add_output(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    measure = decode if args.decode else growth if args.growth else compare
-    write_results(args, {"tables": [table for d in args.d for table in measure(args, d)]})
+    with as_in_training(args):
+        if args.decode or args.growth:
+            tables = [table for d in args.d for table in (decode if args.decode else growth)(args, d)]
+        else:
+            tables = [table for d in args.d for length in args.tokens for table in compare(args, d, length)]
+    write_results(args, {"tables": tables})
 
 
 if __name__ == "__main__":

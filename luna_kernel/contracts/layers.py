@@ -39,7 +39,7 @@ PADDING_SEGMENT = 0
 class Context:
     """What a layer is told besides its input, and where it leaves losses and metrics. One per forward pass.
 
-    The decoder sets `layer` and `state` before it calls each layer.
+    The decoder calls `begin_layer` before each block, and sets `state` before it calls each layer.
     """
 
     positions: Tensor
@@ -59,7 +59,10 @@ class Context:
     recomputing: bool = False
     """This is activation checkpointing's second run of the block, inside the backward pass: count nothing again."""
     losses: dict[str, Tensor] = field(default_factory=dict)
-    metrics: dict[str, Tensor] = field(default_factory=dict)
+    reported: dict[str, Tensor] = field(default_factory=dict)
+    """Metrics of the block at work, by the names that it gave them."""
+    reported_before: dict[str, Tensor] = field(default_factory=dict)
+    """Metrics of the blocks before it, by `<name>/<layer>`."""
     shared: dict[Any, Any] = field(default_factory=dict)
     """For tensors that several layers derive from the fields above (masks, cos/sin): computed once per pass."""
 
@@ -80,8 +83,20 @@ class Context:
         self.losses[name] = self.losses[name] + value if name in self.losses else value
 
     def add_metric(self, name: str, value: Tensor) -> None:
-        """Report `value` (any shape, detached). Layers of one name are stacked by `<name>/<layer>`."""
-        self.metrics[f"{name}/{self.layer}"] = value.detach()
+        """Report `value` (any shape, detached). Layers of one name are stacked by `<name>/<layer>`.
+
+        The number is put to it outside of the block: compiled, equal blocks must not differ by it.
+        """
+        self.reported[name] = value.detach()
+
+    @property
+    def metrics(self) -> dict[str, Tensor]:
+        """What all blocks have reported so far, by `<name>/<layer>`."""
+        return self.reported_before | {f"{name}/{self.layer}": value for name, value in self.reported.items()}
+
+    def begin_layer(self, index: int) -> None:
+        """From now on block `index` is at work."""
+        self.reported_before, self.reported, self.layer = self.metrics, {}, index
 
 
 class ModelPart(nn.Module, ABC):

@@ -281,7 +281,7 @@ class Decoder(nn.Module):
         learns = self.training and torch.is_grad_enabled() and state is None
         blocks = self.compiled if self.compiled and learns else self.blocks
         for index, block in enumerate(blocks):
-            ctx.layer = index
+            ctx.begin_layer(index)
             if learns and self._lets_go(index):
                 x = run_block(block, x, ctx)
             else:

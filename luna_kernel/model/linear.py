@@ -2,14 +2,17 @@
 
 PyTorch takes MKL for products in float32. On AMD's processors with AVX-512 MKL uses half of their width, oneDNN, which
 PyTorch carries too, all of it: `benchmarks/float32_products.py` shows both. So without gradients, where several rows
-meet a large matrix (a prompt, a batch of requests), oneDNN multiplies there; and anywhere with a matrix that was packed
-for it (`packed.py`).
+meet a large matrix (a prompt, a batch of requests), oneDNN multiplies there; in training it multiplies everything; and
+anywhere it multiplies with a matrix that was packed for it (`packed.py`).
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +62,68 @@ def onednn_is_faster() -> bool:
     except (AttributeError, RuntimeError):  # not in every build, and no promise of PyTorch's
         return False
     return torch.allclose(y, F.linear(x, weight, bias), atol=1e-5)
+
+
+@contextmanager
+def float32_by_onednn() -> Iterator[bool]:
+    """Have oneDNN take all of PyTorch's float32 products inside the block, where it is faster; yields whether it does.
+
+    For work with many rows, as training is: a single row is faster by MKL. The setting is the whole process's, and what
+    the user has set stays.
+    """
+    settings = _settings()
+    before = getattr(settings, "fp32_precision", None)
+    if before != "none" or not onednn_is_faster() or not _onednn_is_exact():
+        yield False
+        return
+    settings.fp32_precision = _BY_ONEDNN
+    try:
+        yield True
+    finally:
+        settings.fp32_precision = before
+
+
+def has_kernel_per_shape(x: Tensor, *, gradients: bool) -> bool:
+    """Whether products of x go by oneDNN, which prepares each shape when it first sees it. That takes half a
+    millisecond, more than a product of a hundred rows.
+
+    Args:
+        gradients: the products are PyTorch's; without, those of `linear`.
+    """
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        return x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16)
+    return getattr(_settings(), "fp32_precision", None) == _BY_ONEDNN or (not gradients and onednn_is_faster())
+
+
+_BY_ONEDNN = "bf16"
+"""The only setting of PyTorch's that gives float32 products to oneDNN. It allows oneDNN to round to bfloat16 in tiles
+(AMX); without tiles oneDNN multiplies in float32, which `_onednn_is_exact` makes sure of."""
+
+
+def _settings() -> Any:
+    """PyTorch's settings of matrix products by oneDNN; None before PyTorch 2.9."""
+    return getattr(torch.backends.mkldnn, "matmul", None)
+
+
+@functools.cache
+def _onednn_is_exact() -> bool:
+    """Whether products are in float32 with that setting here: no tiles, and errors of a few products say the same."""
+    if any(flag.startswith("amx") for flag in cpu()["flags"] or ()):  # type: ignore[attr-defined]
+        return False
+    settings = _settings()
+    before = settings.fp32_precision
+    generator = torch.Generator().manual_seed(0)
+    try:
+        settings.fp32_precision = _BY_ONEDNN
+        for shape in ((64, 512, 128), (512, 64, 1024), (3, 300, 1), (1, 2048, 40)):
+            a, b = (torch.randn(*shape[i : i + 2], generator=generator) for i in (0, 1))
+            exact, size = a.double() @ b.double(), shape[1] ** 0.5
+            for found in (a @ b, (b.t().contiguous() @ a.t().contiguous()).t(), torch.bmm(a[None], b[None])[0]):
+                if (found.double() - exact).abs().max() > 1e-5 * size:  # rounded to bfloat16 it is a hundred times that
+                    return False
+    finally:
+        settings.fp32_precision = before
+    return True
 
 
 class Linear(nn.Linear):

@@ -24,14 +24,14 @@ def run_block(block: nn.Module, x: Tensor, ctx: Context) -> Tensor:
     again = False
 
     def run(x: Tensor) -> tuple[Tensor, Context]:
-        own = dataclasses.replace(entry, shared=dict(entry.shared), losses={}, metrics={}, recomputing=again)
+        own = dataclasses.replace(entry, shared=dict(entry.shared), losses={}, reported={}, recomputing=again)
         return block(x, own), own
 
     y, left = checkpoint(run, x, use_reentrant=False)
     again = True
     for name, value in left.losses.items():
         ctx.add_loss(name, value)
-    ctx.metrics.update(left.metrics)
+    ctx.reported.update(left.reported)
     ctx.shared.update({key: value for key, value in left.shared.items() if not _has_gradient(value)})
     result: Tensor = y
     return result

@@ -26,6 +26,7 @@ from luna_kernel.model.blueprint import Blueprint
 from luna_kernel.model.checkpoint import open_model
 from luna_kernel.model.checkpoint import save_model as write_model
 from luna_kernel.model.decoder import Decoder
+from luna_kernel.model.linear import float32_by_onednn
 from luna_kernel.plugins import Plugins, load_plugins
 from luna_kernel.plugins.manifest import FILE as MANIFEST_FILE
 from luna_kernel.plugins.manifest import Manifest
@@ -106,7 +107,7 @@ def train_model(config: TrainConfig, *, plugins: Plugins, console: Console | Non
     console = console or QuietConsole()
     if config.threads:
         torch.set_num_threads(config.threads)
-    with durable.lock(config.run_dir / "lock"), keep_freed_memory():
+    with durable.lock(config.run_dir / "lock"), keep_freed_memory(), float32_by_onednn():
         return _Training(config, plugins, console).go()
 
 

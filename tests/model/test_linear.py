@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from luna_kernel.model import linear as room
-from luna_kernel.model.linear import Linear, linear, onednn_is_faster
+from luna_kernel.model.linear import Linear, float32_by_onednn, has_kernel_per_shape, linear, onednn_is_faster
 
 has_product = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
@@ -66,3 +66,48 @@ def test_it_is_asked_of_the_machine() -> None:
     assert onednn_is_faster() in (True, False)
     if onednn_is_faster():
         assert has_product
+
+
+def test_training_multiplies_float32_exactly_and_leaves_the_setting_as_it_was() -> None:
+    settings = getattr(torch.backends.mkldnn, "matmul", None)
+    before = getattr(settings, "fp32_precision", None)
+    x, weight = torch.randn(70, 300), torch.randn(90, 300)
+    exact = x.double() @ weight.double().t()
+    with float32_by_onednn() as taken:
+        assert has_kernel_per_shape(x, gradients=True) is taken
+        torch.testing.assert_close((x @ weight.t()).double(), exact, atol=1e-4, rtol=1e-4)
+        with pytest.raises(ZeroDivisionError), float32_by_onednn():  # nested, and with an error
+            raise ZeroDivisionError
+        assert has_kernel_per_shape(x, gradients=True) is taken
+    assert getattr(settings, "fp32_precision", None) == before
+    assert not has_kernel_per_shape(x, gradients=True)
+    assert has_kernel_per_shape(x.bfloat16(), gradients=True)
+    assert not has_kernel_per_shape(x.double(), gradients=True)
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="this torch has no such setting")
+def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "onednn_is_faster", lambda: True)
+    settings = torch.backends.mkldnn.matmul
+    before = settings.fp32_precision
+    try:
+        settings.fp32_precision = "ieee"
+        with float32_by_onednn() as taken:
+            assert not taken
+            assert settings.fp32_precision == "ieee"
+    finally:
+        settings.fp32_precision = before
+
+
+def test_rounding_to_bfloat16_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = torch.Tensor.__matmul__
+    monkeypatch.setattr(
+        torch.Tensor,
+        "__matmul__",
+        lambda a, b: plain(a, b) if a.dtype == torch.float64 else plain(a.bfloat16(), b.bfloat16()).float(),
+    )
+    monkeypatch.setattr(room, "cpu", lambda: {"flags": ["avx512f"]})
+    assert not room._onednn_is_exact.__wrapped__()
+    monkeypatch.undo()
+    monkeypatch.setattr(room, "cpu", lambda: {"flags": ["avx512f", "amx_tile"]})
+    assert not room._onednn_is_exact.__wrapped__()

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from luna_plugin_moe.dispatch import Plan
+from luna_plugin_moe.dispatch import Plan, expert_mlp_backward
 from torch import Tensor
 
 ROWS, ROWS_BACK = 512, 4096
@@ -146,14 +146,8 @@ def _chosen(
     kept: Tensor,
     rows: Tensor,
     hidden_rows: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    width = w2.shape[2]
-    flat = kept.flatten(0, 1)
-    return (
-        spoken.flatten(0, 1).index_select(0, rows),
-        flat[:, :width].index_select(0, hidden_rows),
-        flat[:, width:].index_select(0, hidden_rows),
-    )
+) -> tuple[Tensor, Tensor]:
+    return spoken.flatten(0, 1).index_select(0, rows), kept.flatten(0, 1).index_select(0, hidden_rows)
 
 
 @_chosen.register_fake
@@ -167,44 +161,21 @@ def _(
     kept: Tensor,
     rows: Tensor,
     hidden_rows: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    pairs, width = order.shape[0], w2.shape[2]
-    return x.new_empty(pairs, x.shape[1]), x.new_empty(pairs, width), x.new_empty(pairs, width)
+) -> tuple[Tensor, Tensor]:
+    pairs = order.shape[0]
+    return x.new_empty(pairs, x.shape[1]), x.new_empty(pairs, kept.shape[2])
 
 
-@torch.library.custom_op("luna_moc::chosen_backward", mutates_args=())
-def _chosen_backward(
-    grad: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, gates: Tensor, values: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    grad_x, grad_w13, grad_w2 = torch.zeros_like(x), torch.empty_like(w13), torch.zeros_like(w2)
-    tokens = order // (order.numel() // max(x.shape[0], 1) or 1)
-    with torch.autocast(x.device.type, enabled=False):
-        start = 0
-        for e, count in enumerate(counts.tolist()):
-            run = slice(start, start + count)
-            both = _before_swiglu(grad[run], gates[run], values[run], w2[e], grad_w2[e])
-            torch.mm(both.t(), x.index_select(0, tokens[run]), out=grad_w13[e])
-            grad_x.index_add_(0, tokens[run], torch.mm(both, w13[e]))
-            start += count
-    return grad_x, grad_w13, grad_w2
-
-
-@_chosen_backward.register_fake
-def _(
-    grad: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, gates: Tensor, values: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(w13), torch.empty_like(w2)
-
-
-def _save_chosen(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _save_chosen(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs[:5], output[1], output[2])
+    ctx.save_for_backward(*inputs[:5], output[1])
 
 
-def _back_chosen(ctx: Any, grad: Tensor | None, *_unused: Any) -> tuple[Any, ...]:
+def _back_chosen(ctx: Any, grad: Tensor | None, _before: Tensor | None) -> tuple[Any, ...]:
     if grad is None:
         return (None,) * 9
-    return (*_chosen_backward(grad.contiguous(), *ctx.saved_tensors), *(None,) * 6)
+    *inputs, counts, before = ctx.saved_tensors
+    return (*expert_mlp_backward(grad.contiguous(), *inputs, counts, counts, before), *(None,) * 6)
 
 
 _chosen.register_autograd(_back_chosen, setup_context=_save_chosen)

@@ -155,16 +155,12 @@ class CollaborativeExperts(BalancedLayer):
     def _speak(self, number: int, x: Tensor, low: torch.dtype, ctx: Context) -> Spoken:
         """One round: who is chosen, and what they say; x (N, D) in float32 at least."""
         work = x.to(low)
-        w2: Tensor = self.w2
-        training = torch.is_grad_enabled()
-        if training:  # cast once for both passes; without gradients only what runs is cast
-            w2 = w2.to(low)
         if isinstance(self.context, AutonomyContext):
             scores, stirred = self.context(x)
             routing = choose(scores, self.expert_bias, self.top_k)
             plan = make_plan(routing.experts, self.config.num_experts)
             up, w3 = self.context.up.to(low), self.w3.to(low)
-            table = factored_mlp(work, stirred.to(low), up, w3, w2.to(low), plan, routing.experts)
+            table = factored_mlp(work, stirred.to(low), up, w3, self.w2.to(low), plan, routing.experts)
             return Spoken(routing, table, plan.inverse)
         if isinstance(self.context, FullContext):
             return self._speak_all(number, x, work, ctx)
@@ -173,7 +169,7 @@ class CollaborativeExperts(BalancedLayer):
             scores, probes, heard = self.context(x)
         routing = self._route(number, x, ctx, scores)
         plan = make_plan(routing.experts, self.config.num_experts)
-        table = expert_mlp(work, self.w13.to(low) if training else self.w13, w2, plan)
+        table = expert_mlp(work, self.w13, self.w2, plan)
         return Spoken(routing, table, plan.inverse, heard, probes)
 
     def _speak_all(self, number: int, x: Tensor, work: Tensor, ctx: Context) -> Spoken:

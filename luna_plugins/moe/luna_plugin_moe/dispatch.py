@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from luna_kernel.model.linear import linear
+from luna_kernel.model.linear import has_kernel_per_shape, linear
 
 from .grouped import can_group, grouped_mlp
 
@@ -76,16 +76,17 @@ def expert_mlp(x: Tensor, w13: Tensor, w2: Tensor, plan: Plan) -> Tensor:
 
     Args:
         x: (N, D) in the dtype to compute in.
-        w13: (E, 2F, D) the gates' and values' weights of SwiGLU, or (E, F, D) those of GELU, in the dtype of x; without
-            gradients in any: an expert's weights are cast when it runs, so that one token does not pay for all experts.
+        w13: (E, 2F, D) the gates' and values' weights of SwiGLU, or (E, F, D) those of GELU, in any dtype: an expert's
+            weights are cast when it runs, so one token does not pay for all experts, and no cast weights go through
+            memory, nor do gradients in the dtype of x.
         w2: (E, D, F).
         plan: of `make_plan`.
 
     Returns:
         (M, D) outputs, unweighted, in the plan's order; row `plan.inverse[n, k]` is slot k of token n.
     """
-    if can_group(x, w13, w2):
-        return grouped_mlp(x, w13, w2, plan)
+    if can_group(x, w2):
+        return grouped_mlp(x, w13.to(x.dtype), w2.to(x.dtype), plan)
     kept = plan.counts if plan.kept is None else plan.kept
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         y: Tensor = _mlp_op(x, w13, w2, plan.order, plan.counts, kept)[0]
@@ -119,31 +120,47 @@ def _runs(counts: Tensor, kept: Tensor) -> list[tuple[int, int, int]]:
     return runs
 
 
+def rounded(rows: int, x: Tensor, *, keep: bool = True) -> int:
+    """How many rows to multiply for an expert that has `rows`: so many, or up to a thirty-second more.
+
+    The number of rows changes with every step, and oneDNN prepares each shape that it sees for the first time. Of the
+    numbers up to any n there are at most 32 log₂ n such as these, so it soon has seen them all.
+    """
+    if not has_kernel_per_shape(x, gradients=keep):
+        return rows
+    step = 1 << max(0, rows.bit_length() - 6)
+    return -(-rows // step) * step
+
+
 def _mlp(
     x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, kept: Tensor, *, keep: bool
 ) -> tuple[Tensor, Tensor]:
     """Outputs (M, D), and with `keep` the pre-activations (M, 2F or F)."""
     rows, width, hidden = order.numel(), w13.shape[1], w2.shape[2]
     tokens = order // (rows // max(x.shape[0], 1)) if rows else order
-    y = x.new_empty(rows, x.shape[1])
-    before = x.new_empty(rows if keep else 0, width)
     runs = _runs(counts, kept)
-    longest = max((end - start for start, end, _ in runs), default=0)
-    mine, act = x.new_empty(longest, x.shape[1]), x.new_empty(longest, hidden)
+    longest = max((rounded(end - start, x, keep=keep) for start, end, _ in runs), default=0)
+    # More rows are multiplied than an expert has. What comes of them falls on the rows of those after it, which are
+    # written later, or behind the last.
+    y = x.new_empty(rows + longest, x.shape[1])
+    before = x.new_empty(rows + longest if keep else 0, width)
+    mine, act = x.new_zeros(longest, x.shape[1]), x.new_zeros(longest, hidden)
     for expert, (start, end, last) in enumerate(runs):
-        size = end - start
+        size, more = end - start, rounded(end - start, x, keep=keep)
+        if size:
+            torch.index_select(x, 0, tokens[start:end], out=mine[:size])
+            first, second = w13[expert].to(x.dtype), w2[expert].to(x.dtype)
+            rows_of_y = y[start : start + more]
+            if keep:
+                inner = torch.mm(mine[:more], first.t(), out=before[start : start + more])
+                _activate(inner[:size], act[:size])
+                torch.mm(act[:more], second.t(), out=rows_of_y)
+            else:
+                _activate(linear(mine[:more], first)[:size], act[:size])
+                rows_of_y.copy_(linear(act[:more], second))
         if end < last:
             y[end:last] = 0
-        if not size:
-            continue
-        torch.index_select(x, 0, tokens[start:end], out=mine[:size])
-        first, second = w13[expert].to(x.dtype), w2[expert].to(x.dtype)
-        if keep:
-            inner = torch.mm(mine[:size], first.t(), out=before[start:end])
-            torch.mm(_activate(inner, act[:size]), second.t(), out=y[start:end])
-        else:
-            y[start:end] = linear(_activate(linear(mine[:size], first), act[:size]), second)
-    return y, before
+    return y[:rows], before[: rows if keep else 0]
 
 
 def _activate(inner: Tensor, out: Tensor) -> Tensor:
@@ -166,9 +183,17 @@ def _(x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, kept: T
 
 
 @torch.library.custom_op("luna_moe::expert_mlp_backward", mutates_args=())
-def _mlp_backward_op(
+def expert_mlp_backward(
     grad_y: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, kept: Tensor, before: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, w13 and w2, from that of what `expert_mlp` gives and from the pre-activations.
+
+    Args:
+        grad_y: (M, D) in the plan's order.
+        x, w13, w2: as `expert_mlp` takes them.
+        order, counts, kept: the plan's; `kept` is `counts` where nothing is turned away.
+        before: (M, 2F) or (M, F) in the plan's order.
+    """
     with torch.autocast(x.device.type, enabled=False):
         return _mlp_backward(grad_y, x, w13, w2, order, counts, kept, before)
 
@@ -180,27 +205,40 @@ def _mlp_backward(
     top_k = rows // max(x.shape[0], 1) or 1
     tokens = order // top_k
     grad_w13, grad_w2 = torch.empty_like(w13), torch.empty_like(w2)
-    grad_rows = x.new_empty(rows, x.shape[1])
     runs = _runs(counts, kept)
-    longest = max((end - start for start, end, _ in runs), default=0)
-    scratch = [x.new_empty(longest, columns) for columns in (x.shape[1], hidden, hidden, width)]
+    longest = max((rounded(end - start, x) for start, end, _ in runs), default=0)
+    grad_rows = x.new_empty(rows, x.shape[1])
+    scratch = [x.new_empty(longest, columns) for columns in (hidden, hidden, width)]
+    scratch += [x.new_zeros(longest, x.shape[1]) for _ in range(2)]  # finite where they meet zeros below
     for expert, (start, end, last) in enumerate(runs):
+        size, more = end - start, rounded(end - start, x)
         if end < last:
             grad_rows[end:last] = 0
-        if start == end:
+        if not size:
             grad_w13[expert].zero_()
             grad_w2[expert].zero_()
             continue
-        mine, act, grad_act, both = (buffer[: end - start] for buffer in scratch)
-        inner, grad = before[start:end], grad_y[start:end]
-        torch.mm(grad, w2[expert], out=grad_act)
-        _activate_backward(inner, grad_act, act, both)
-        torch.mm(grad.t(), act, out=grad_w2[expert])
-        torch.index_select(x, 0, tokens[start:end], out=mine)
-        torch.mm(both.t(), mine, out=grad_w13[expert])
-        torch.mm(both, w13[expert], out=grad_rows[start:end])
+        act, grad_act, both, mine, grad = (buffer[:more] for buffer in scratch)
+        grad[:size].copy_(grad_y[start:end])
+        torch.mm(grad, w2[expert].to(x.dtype), out=grad_act)
+        _activate_backward(before[start:end], grad_act[:size], act[:size], both[:size])
+        act[size:].zero_()  # what an earlier expert left there would count in the gradients of this one's weights
+        both[size:].zero_()
+        _outer(grad, act, grad_w2[expert])
+        torch.index_select(x, 0, tokens[start:end], out=mine[:size])
+        _outer(both, mine, grad_w13[expert])
+        torch.mm(both, w13[expert].to(x.dtype), out=grad)
+        grad_rows[start:end] = grad[:size]
     inverse = torch.empty_like(order).scatter_(0, order, torch.arange(rows, device=order.device))
     return _sum_rows(grad_rows, inverse.view(-1, top_k)), grad_w13, grad_w2
+
+
+def _outer(left: Tensor, right: Tensor, out: Tensor) -> None:
+    """leftᵀ right, of (rows, a) and (rows, b), into `out` (a, b) of any dtype."""
+    if out.dtype == left.dtype:
+        torch.mm(left.t(), right, out=out)
+    else:
+        out.copy_(left.t() @ right)
 
 
 def _activate_backward(inner: Tensor, grad_act: Tensor, act: Tensor, both: Tensor) -> None:
@@ -217,7 +255,7 @@ def _activate_backward(inner: Tensor, grad_act: Tensor, act: Tensor, both: Tenso
     act.mul_(value)
 
 
-@_mlp_backward_op.register_fake
+@expert_mlp_backward.register_fake
 def _(
     grad_y: Tensor, x: Tensor, w13: Tensor, w2: Tensor, order: Tensor, counts: Tensor, kept: Tensor, before: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -232,7 +270,7 @@ def _save_mlp(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> Non
 def _back_mlp(ctx: Any, grad_y: Tensor | None, *_unused: Any) -> tuple[Any, ...]:
     if grad_y is None:
         return (None,) * 6
-    return (*_mlp_backward_op(grad_y.contiguous(), *ctx.saved_tensors), None, None, None)
+    return (*expert_mlp_backward(grad_y.contiguous(), *ctx.saved_tensors), None, None, None)
 
 
 _mlp_op.register_autograd(_back_mlp, setup_context=_save_mlp)

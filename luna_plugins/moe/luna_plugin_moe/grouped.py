@@ -20,11 +20,11 @@ ALIGNMENT = 8
 """Of both widths, in numbers of two bytes: the kernels read 16 bytes at once."""
 
 
-def can_group(x: Tensor, w13: Tensor, w2: Tensor) -> bool:
+def can_group(x: Tensor, w2: Tensor) -> bool:
     """Whether `grouped_mlp` runs on this device, in this dtype, with these widths."""
     return (
         x.device.type == "cuda"
-        and x.dtype == w13.dtype == torch.bfloat16
+        and x.dtype == torch.bfloat16
         and w2.shape[1] % ALIGNMENT == w2.shape[2] % ALIGNMENT == 0
         and hasattr(F, "grouped_mm")
     )

@@ -76,11 +76,7 @@ class SparseExperts(BalancedLayer):
             exact, work = flat.to(torch.promote_types(x.dtype, torch.float32)), flat.to(low)
             routing = self.router(exact, ctx, self.expert_bias)
             plan = self._plan(routing, mask)
-            w13: Tensor = self.w13
-            w2: Tensor = self.w2
-            if torch.is_grad_enabled():  # cast once for both passes; without gradients only what runs is cast
-                w13, w2 = w13.to(low), w2.to(low)
-            y = combine(expert_mlp(work, w13, w2, plan), routing.weights, plan.inverse)
+            y = combine(expert_mlp(work, self.w13, self.w2, plan), routing.weights, plan.inverse)
             if self.config.shared_dim:
                 y = y + self._shared(work)
             if self.training or x.shape[1] > 1:  # one token at a time is decoding: nobody reads statistics there

@@ -21,7 +21,7 @@ from .convolution import activate, convolve, convolve_backward, same_run, silu
 from .gate import gate, gate_backward
 from .scan import Chunks, backward, forward
 
-NUMBERS_AT_ONCE = 1 << 17
+NUMBERS_AT_ONCE = 1 << 19
 """Channels times tokens of one stretch on a CPU, so that its dozen intermediate results stay in the cache."""
 NUMBERS_ELSEWHERE = 1 << 24
 """The same on other devices, which want much work at once."""
@@ -107,13 +107,13 @@ class _Sequence:
         full, size = divmod(self.length, self.chunk_size)
         at_once = NUMBERS_AT_ONCE if self.before.device.type == "cpu" else NUMBERS_ELSEWHERE
         chunks = max(at_once // (self.channels * self.chunk_size), 1)
-        step = min(chunks, self.batch)
-        parts = [(k, min(chunks // step, full - k), self.chunk_size) for k in range(0, full, chunks // step)]
+        rows = max(1, min(chunks // max(full, 1), self.batch))  # one row's tokens are neighbours, rows are not
+        each = chunks // rows
+        parts = [(k, min(each, full - k), self.chunk_size) for k in range(0, full, each)]
         if size:
             parts.append((full, 1, size))
-        for start in range(0, self.batch, step):
-            rows = slice(start, min(start + step, self.batch))
-            yield rows, parts
+        for start in range(0, self.batch, rows):
+            yield slice(start, min(start + rows, self.batch)), parts
 
 
 class _Stretch:
