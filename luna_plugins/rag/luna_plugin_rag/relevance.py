@@ -10,8 +10,8 @@ lie in 0 to 1:
     covered    share of the question's IDF mass that passage, title and headings hold, by stems
     words      BM25 of the words as they stand, stop words with a small weight, relative to the best candidate
     phrase     share of the question's pairs of neighbouring words that are neighbours in the passage too
-    letters    share of the question's runs of four letters that the best sentence holds, each by how rare it is in the
-               candidates' sentences
+    letters    share of the runs of four letters of the question's words that the best sentence holds, each weighed as
+               its word
     names      share of the question's capitalised words, but for the first, that the passage holds
 
 The score is their weighted sum. The weights are a listwise logistic regression on questions whose passage is known. The
@@ -24,11 +24,13 @@ were held out, and prints these very constants.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from luna_kernel.chat.extract import kind_asked
@@ -37,8 +39,8 @@ from luna_kernel.data.portuguese import STOP_WORDS, fold, stem, terms, words
 from luna_kernel.data.sentences import sentences
 
 FEATURES = ("lexical", "fuzzy", "covered", "words", "phrase", "letters", "names")
-WEIGHTS = (2.20, 2.37, 2.49, 1.50, 2.12, 3.99, 1.39)
-CALIBRATION = (-8.44, 0.63, 0.48, 0.55, -0.67)
+WEIGHTS = (2.19, 2.12, 2.35, 1.62, 2.65, 3.00, 1.37)
+CALIBRATION = (-8.65, 0.56, 0.49, 0.86, -0.69)
 """Intercept; slopes of the score, the lead, the logarithm of 1 + the number of terms, the kind that is missing."""
 MAX_LEAD = 3.0
 """A longer lead says no more; it also bounds what a collection of one passage can claim."""
@@ -101,32 +103,34 @@ class Question:
             f" {first} {second} ": min(self.words[first], self.words[second])
             for first, second in itertools.pairwise(in_order)
         }
-        self.runs = _runs(_joined(in_order))
+        self.runs: dict[str, float] = {}
+        for word, weight in self.words.items():
+            for run in _runs(f" {word} "):
+                self.runs[run] = max(weight, self.runs.get(run, 0.0))
         self.names = {
             word: self.words[word]
             for name in _NAME.findall(query)
             if (word := fold(name)) in self.words and word not in STOP_WORDS
         }
 
-    def share(self, held: set[str]) -> float:
+    def share(self, held: AbstractSet[str]) -> float:
         """The share of the mass of the question's stems that `held` has."""
         return _share(self.weights, held)
 
     def features(self, candidates: Sequence[Candidate]) -> list[tuple[float, ...]]:
         """The features of some passages, each in the order of `FEATURES`."""
-        passages = [_Passage.of(candidate) for candidate in candidates]
-        found = zip(candidates, passages, self._bm25(passages), self._letters(passages), strict=True)
+        passages = [_passage(candidate.title, candidate.heading, candidate.text) for candidate in candidates]
         rows = []
-        for candidate, passage, bm25, letters in found:
+        for candidate, passage, bm25 in zip(candidates, passages, self._bm25(passages), strict=True):
             # The constants are those of both retrievers together; 0 for one that was not asked would call all unlikely.
             instead = max(candidate.scores.values(), default=0.0)
             rows.append((
                 candidate.scores.get("bm25", instead),
                 candidate.scores.get("tfidf", instead),
-                self.share(passage.stems()),
+                self.share(passage.stems),
                 bm25,
                 _share(self.pairs, {pair for pair in self.pairs if pair in passage.text}),
-                letters,
+                self._letters(passage),
                 _share(self.names, passage.counts),
             ))  # fmt: skip
         return rows
@@ -143,13 +147,10 @@ class Question:
         best = max(scores, default=0.0) or 1.0
         return [score / best for score in scores]
 
-    def _letters(self, passages: Sequence[_Passage]) -> list[float]:
-        """The share of the question's runs of letters that the best sentence of each passage holds."""
-        held = [[{run for run in self.runs if run in text} for text in passage.sentences] for passage in passages]
-        count = sum(map(len, held))
-        often = Counter(run for passage in held for sentence in passage for run in sentence)
-        rare = {run: math.log(1 + (count - often[run] + 0.5) / (often[run] + 0.5)) for run in self.runs}
-        return [max((_share(rare, sentence) for sentence in passage), default=0.0) for passage in held]
+    def _letters(self, passage: _Passage) -> float:
+        """The share of the question's runs of letters that the best sentence holds."""
+        held = ((run for run in self.runs if run in text) for text in passage.sentences)
+        return max((_share(self.runs, sentence) for sentence in held), default=0.0)
 
     def evidence(self, candidate: Candidate, score: float, lead: float) -> tuple[float, ...]:
         """What `CALIBRATION` weighs: 1, the score, its lead, ln(1 + terms), whether the kind asked for is missing."""
@@ -174,19 +175,20 @@ class _Passage:
     """Title, headings and text: folded words, each between blanks."""
     counts: Counter[str]
     """How often each word is there."""
+    stems: frozenset[str]
+    """As `terms` gives them."""
     sentences: list[str]
     """Each sentence of the text: its folded words, each between blanks."""
 
-    @classmethod
-    def of(cls, candidate: Candidate) -> _Passage:
-        """Title and headings count as words, not as sentences."""
-        found = [words(candidate.text[start:end]) for start, end in sentences(candidate.text)]
-        everything = [*words(candidate.title), *words(candidate.heading), *(word for one in found for word in one)]
-        return cls(_joined(everything), Counter(everything), [_joined(one) for one in found])
 
-    def stems(self) -> set[str]:
-        """As `terms` gives them."""
-        return {stem(word) for word in self.counts.keys() - STOP_WORDS} or {stem(word) for word in self.counts}
+@functools.lru_cache(maxsize=1024)
+def _passage(title: str, heading: str, text: str) -> _Passage:
+    """A candidate's words; title and headings count as words, not as sentences."""
+    found = [words(text[start:end]) for start, end in sentences(text)]
+    everything = [*words(title), *words(heading), *(word for one in found for word in one)]
+    counts = Counter(everything)
+    stems = frozenset(map(stem, counts.keys() - STOP_WORDS)) or frozenset(map(stem, counts))
+    return _Passage(_joined(everything), counts, stems, [_joined(one) for one in found])
 
 
 def _joined(found: Sequence[str]) -> str:
@@ -194,7 +196,8 @@ def _joined(found: Sequence[str]) -> str:
 
 
 def _runs(text: str) -> set[str]:
-    return {text[place : place + _RUN] for place in range(len(text) - _RUN + 1)}
+    """Runs of letters; a shorter text is one itself."""
+    return {text[place : place + _RUN] for place in range(max(1, len(text) - _RUN + 1))}
 
 
 def _share(weights: Mapping[str, float], held: Iterable[str]) -> float:
