@@ -141,6 +141,8 @@ class VectorRetriever(CollectionRetriever):
                 collection=sql.Literal(self.collection),
             )
             cursor.execute(statement)
+            # Until the server knows how many rows a collection has, it may think that it is quicker without the index.
+            cursor.execute(sql.SQL("ANALYZE {}").format(self.server.name(self.table)))
 
     def swept(self, cursor: Cursor[Any], collection: str) -> None:
         """The collection's index goes with it."""
