@@ -185,13 +185,13 @@ def resident(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def start(folder: str, plugins: str) -> tuple[subprocess.Popen[str], str]:
+def start(folder: str, plugins: str, preset: str = "mini") -> tuple[subprocess.Popen[str], str]:
     """A server of a fresh model with random weights, and its address."""
     environment = {**os.environ, "LUNA_HOME": folder, "LUNA_LANG": "en"}
     luna = [sys.executable, "-m", "luna_kernel"]
-    create = [*luna, "create", "--name", "mini", "--preset", "mini", "--plugins", plugins]
+    create = [*luna, "create", "--name", preset, "--preset", preset, "--plugins", plugins]
     subprocess.run(create, check=True, env=environment, capture_output=True)
-    serve = [*luna, "serve", "--model", "mini", "--port", "0"]
+    serve = [*luna, "serve", "--model", preset, "--port", "0"]
     said = Path(folder, "server.txt")
     with said.open("w") as file:
         process = subprocess.Popen(serve, env=environment, stderr=file, text=True)

@@ -27,6 +27,7 @@ from luna_kernel.plugins.manifest import ComponentRecord, Manifest
 
 from .blueprint import Blueprint
 from .decoder import Decoder
+from .meta import shapes_only
 from .offload import offload_blocks
 from .parts import Part
 from .weights_file import read_weights, write_weights
@@ -121,7 +122,7 @@ def open_model(
     blueprint, weights = migrate(manifest, blueprint, weights, plugins)
     if offload and weights is not stored:
         raise UsageError(t("offload.migrated", folder=folder), hint=t("offload.migrated.hint"))
-    with torch.device("meta"):
+    with shapes_only():
         model = Decoder(blueprint, plugins.registry)
     load_weights(model, weights, where=folder)
     if offload:

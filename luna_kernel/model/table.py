@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from luna_kernel.base.messages import catalogue
@@ -17,6 +16,7 @@ from luna_kernel.plugins.registry import Registry
 
 from .blueprint import Blueprint
 from .decoder import Block, Decoder
+from .meta import shapes_only
 
 t = catalogue(__package__)
 
@@ -88,7 +88,7 @@ def block_table(blueprint: Blueprint, registry: Registry, context_length: int | 
         context_length: tokens in sight; None: the model's whole context.
     """
     length = context_length or blueprint.dims.max_positions
-    with torch.device("meta"):
+    with shapes_only():
         model = Decoder(blueprint, registry)
     dims = blueprint.dims
     rows = [Row("embedding", "", "", _count(model.embedding), 0.0)]

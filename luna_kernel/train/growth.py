@@ -23,6 +23,7 @@ from luna_kernel.contracts.growth import Grower, Grown
 from luna_kernel.model.blueprint import Blueprint
 from luna_kernel.model.checkpoint import load_weights
 from luna_kernel.model.decoder import Decoder
+from luna_kernel.model.meta import shapes_only
 from luna_kernel.plugins.registry import Registry
 from luna_kernel.train.optimizers import make_optimizers
 
@@ -169,7 +170,7 @@ def _take(run: TrainRun) -> Grown:
 
 def _build(run: TrainRun, grown: Grown) -> Decoder:
     """The model of blueprint and weights; the weights are its own, shared with nothing."""
-    with torch.device("meta"):
+    with shapes_only():
         model = Decoder(Blueprint.from_json(grown.blueprint), _registry(run))
     weights = {name: tensor.to(run.engine.device, copy=True) for name, tensor in grown.weights.items()}
     load_weights(model, weights, where="growth")

@@ -17,6 +17,7 @@ from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.growth import Grower, Grown
 from luna_kernel.model.blueprint import Blueprint
 from luna_kernel.model.decoder import Decoder
+from luna_kernel.model.meta import shapes_only
 from luna_kernel.plugins.registry import Registry
 
 from .config import DepthConfig, StackConfig
@@ -40,7 +41,7 @@ class Depth(Grower):
         """
         order = self._order(len(model.blueprint["blocks"]))
         grown = rearrange(model, order)
-        with torch.device("meta"):
+        with shapes_only():
             live = Decoder(Blueprint.from_json(grown.blueprint), registry)
         new = tuple(f"blocks.{index}." for index, (_, is_new) in enumerate(order) if is_new)
         for part in live.parts:

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from luna_plugin_moe.dispatch import Plan
 from torch import Tensor, nn
 
+from luna_kernel.model.operator import operator
+
 from .context import fill
 
 
@@ -72,7 +74,7 @@ def factored_mlp(x: Tensor, stirred: Tensor, up: Tensor, w3: Tensor, w2: Tensor,
     return y
 
 
-@torch.library.custom_op("luna_moc::factored_mlp", mutates_args=())
+@operator("luna_moc::factored_mlp")
 def _factored(
     x: Tensor, rows: Tensor, up: Tensor, w3: Tensor, w2: Tensor, order: Tensor, counts: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

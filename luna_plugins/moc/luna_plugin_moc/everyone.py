@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from luna_plugin_moe.dispatch import Plan, expert_mlp_backward
 from torch import Tensor
 
+from luna_kernel.model.operator import operator
+
 ROWS, ROWS_BACK = 512, 4096
 """Rows of one matrix product, forward and backward: forward, few enough that what is between two products stays near
 the processor; backward, where every product adds to the weights' gradients, enough that this is rare."""
@@ -44,7 +46,7 @@ def _parts(x: Tensor, rows: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, x.shape[0], size)]
 
 
-@torch.library.custom_op("luna_moc::everyone", mutates_args=())
+@operator("luna_moc::everyone")
 def _everyone(x: Tensor, w13: Tensor, w2: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
     experts, d, width = w2.shape
     tokens = x.shape[0]
@@ -135,7 +137,7 @@ def take_chosen(
     return table
 
 
-@torch.library.custom_op("luna_moc::chosen", mutates_args=())
+@operator("luna_moc::chosen")
 def _chosen(
     x: Tensor,
     w13: Tensor,

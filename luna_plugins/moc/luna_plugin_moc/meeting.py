@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from luna_kernel.model.operator import operator
+
 AT_ONCE = 2**19
 """Numbers of the outputs at a time, so that what stands between two matrix products stays near the processor."""
 AT_ONCE_ELSEWHERE = 2**26
@@ -86,7 +88,7 @@ def _scale(heard: Tensor, eps: float) -> Tensor:
     return torch.rsqrt(torch.linalg.vector_norm(heard, dim=-1).square() / heard.shape[2] + eps)
 
 
-@torch.library.custom_op("luna_moc::confer", mutates_args=())
+@operator("luna_moc::confer")
 def _confer(
     outputs: Tensor, wide: Tensor, out: Tensor, score: Tensor, heads: int, eps: float, keep: int, learn: bool
 ) -> tuple[Tensor, Tensor, Tensor]:

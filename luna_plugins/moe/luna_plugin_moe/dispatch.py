@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from luna_kernel.model.linear import has_kernel_per_shape, linear
+from luna_kernel.model.operator import operator
 
 from .grouped import can_group, grouped_mlp
 
@@ -298,7 +299,7 @@ def combine(table: Tensor, weights: Tensor, index: Tensor) -> Tensor:
     return y
 
 
-@torch.library.custom_op("luna_moe::combine", mutates_args=())
+@operator("luna_moe::combine")
 def _combine_op(table: Tensor, weights: Tensor, index: Tensor) -> Tensor:
     return _sum_rows(table.to(weights.dtype), index, weights)
 

@@ -75,9 +75,9 @@ class StateSpace(Layer):
             nn.init.uniform_(self.conv_weight, -bound, bound)
             nn.init.zeros_(self.conv_bias)
         low, high = math.log(config.step_min), math.log(config.step_max)
-        places = torch.linspace(0, 1, self.heads, dtype=torch.float64) if self.heads > 1 else torch.tensor([0.5])
-        steps = torch.exp(low + (high - low) * places)
-        self.step_bias.copy_(torch.log(torch.expm1(steps)))  # softplus of it is the step
+        places = [head / (self.heads - 1) for head in range(self.heads)] if self.heads > 1 else [0.5]
+        steps = [math.exp(low + (high - low) * place) for place in places]
+        self.step_bias.copy_(torch.tensor([math.log(math.expm1(step)) for step in steps], device="cpu"))
         nn.init.zeros_(self.rate_log)
         nn.init.ones_(self.skip)
         nn.init.ones_(self.norm)
