@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -23,6 +24,8 @@ from luna_kernel.base.messages import catalogue
 from luna_kernel.base.threads import idle_cores
 from luna_kernel.model.blueprint import find_components, model_components
 from luna_kernel.plugins.manifest import FILE, Manifest
+
+from .models import DEMO
 
 if TYPE_CHECKING:
     from luna_kernel.plugins import Plugins
@@ -91,9 +94,11 @@ def demo_model(
         KeyboardInterrupt: the training was interrupted; nothing is left of it.
         StorageError: the cache folder cannot be written.
     """
-    root = paths.cache_dir() / "demo"
+    root = paths.cache_dir() / DEMO
     folder = root / demo_key(plugins, seconds)
     if not rebuild and _is_whole(folder, say):
+        with contextlib.suppress(OSError):
+            os.utime(folder)  # it was used last
         return folder
     durable.make_folder(root)
     with _waiting_lock(root / f"{folder.name}.lock", say):

@@ -17,6 +17,9 @@ from luna_kernel.plugins.manifest import FILE, Manifest
 
 t = catalogue(__package__)
 
+DEMO = "demo"
+"""The name of the demo model, which lies in the cache; a model of the models folder may have it instead."""
+
 
 @dataclass(frozen=True)
 class ModelEntry:
@@ -70,7 +73,8 @@ def model_path(name: str) -> Path:
 
 
 def find_model(name: str) -> Path:
-    """The folder of a model that is there; an interrupted save is put right first.
+    """The folder of a model that is there; an interrupted save is put right first. `demo` is the demo model that was
+    used last.
 
     Raises:
         UsageError: there is none; names the nearest and those that there are.
@@ -80,6 +84,9 @@ def find_model(name: str) -> Path:
         recover(folder, marker=FILE)
     if (folder / FILE).is_file():
         return folder
+    demo = _last_demo() if name == DEMO else None
+    if demo is not None:
+        return demo
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(t("models.torn", folder=folder), hint=t("models.torn.hint"))
     names = [entry.name for entry in list_models()]
@@ -91,8 +98,32 @@ def find_model(name: str) -> Path:
     raise UsageError(text, hint=hint)
 
 
+def name_of(folder: Path) -> str:
+    """What a person calls the model of this folder."""
+    folder = folder.resolve()
+    return DEMO if folder.parent == _demos().resolve() else folder.name
+
+
+def _demos() -> Path:
+    return paths.cache_dir() / DEMO
+
+
+def _last_demo() -> Path | None:
+    """Of the demo models, one for each set of layers, the one that was used last."""
+    whole = [path.parent for path in _demos().glob(f"*/{FILE}")]
+    return max(whole, key=lambda folder: folder.stat().st_mtime, default=None)
+
+
 def list_models() -> list[ModelEntry]:
-    """All models of the models folder by name; what cannot be read is listed with its fault."""
+    """All models of the models folder by name, then the demo model; what cannot be read is listed with its fault."""
+    demo = _last_demo()
+    entries = _of_models_folder()
+    if demo is not None and all(entry.name != DEMO for entry in entries):
+        entries.append(entry_of(DEMO, demo))
+    return entries
+
+
+def _of_models_folder() -> list[ModelEntry]:
     root = paths.models_dir()
     try:
         folders = sorted(path for path in root.iterdir() if path.is_dir() and paths.is_safe_name(path.name))

@@ -126,7 +126,7 @@ def rm(app: App, name: str, *, yes: bool) -> int:
     if folder.parent != paths.models_dir():
         raise UsageError(t("models.rm.outside", folder=folder), hint=t("models.rm.outside.hint"))
     if not folder.is_dir():
-        find_model(name)  # raises, with what there is
+        folder = find_model(name)  # the demo model's; else raises, with what there is
     size = size_text(entry_of(name, folder).bytes)
     if not (yes or app.confirm(t("models.rm.ask", name=name, folder=folder, size=size))):
         app.say(t("models.rm.kept", name=name))

@@ -15,10 +15,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
+from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 
 from . import language  # noqa: F401  binds click's texts, so it stands before click
@@ -93,7 +94,7 @@ class Command(click.Command):
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """`[OPÇÕES]` for `[OPTIONS]`, in Portuguese."""
         pieces = super().collect_usage_pieces(ctx)
-        return [t("metavar.options") if piece == "[OPTIONS]" else piece for piece in pieces]
+        return [t("metavar.options") if piece == "[OPTIONS]" else piece for piece in pieces if piece]
 
     def get_short_help_str(self, limit: int = 45) -> str:
         """The first sentence, for the list of a group."""
@@ -194,6 +195,20 @@ def lang_option(function: F) -> F:
     return option(
         "--lang", expose_value=False, metavar="pt|en", callback=_check_language, help=lambda: t("option.lang")
     )(function)
+
+
+def output_options(function: F) -> F:
+    """`--output FILE`, passed to the verb as `output`, and `--force`, without which nothing is written over."""
+
+    @functools.wraps(function)
+    def checked(*args: Any, output: Path | None, force: bool, **given: Any) -> Any:
+        if output is not None and output.exists() and not force:
+            raise UsageError(t("option.output.exists", path=output), hint=t("option.output.exists.hint"))
+        return function(*args, output=output, **given)
+
+    file = click.Path(path_type=Path, dir_okay=False)
+    forced = option("--force", is_flag=True, help=lambda: t("option.force"))(checked)
+    return cast("F", option("--output", "-o", type=file, help=lambda: t("option.output"))(forced))
 
 
 def device_option(function: F) -> F:

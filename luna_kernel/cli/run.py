@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 
 from .app import App
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
 t = catalogue(__package__)
 
 
+def _refuse_words(_: click.Context, __: click.Parameter, words: tuple[str, ...]) -> None:
+    if words:
+        raise UsageError(t("run.words", words=" ".join(words)[:80]), hint=t("run.words.hint"))
+
+
 @command(help=lambda: t("verb.run.help"))
+@click.argument("words", nargs=-1, metavar="", expose_value=False, callback=_refuse_words)
 @option("--model", metavar="NAME", help=lambda: t("run.model"))
 @option("--train-seconds", type=click.FloatRange(1, 86400), help=lambda: t("run.train_seconds"))
 @option("--rebuild", is_flag=True, help=lambda: t("run.rebuild"))

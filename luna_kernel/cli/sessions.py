@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import Command, json_option, option  # first: it binds click's texts
+from .options import Command, json_option, option, output_options  # first: it binds click's texts
 
 import click  # isort: skip
 
@@ -159,9 +159,8 @@ def search(app: App, words: tuple[str, ...], limit: int) -> None:
 @click.argument("names", nargs=-1)
 @option("--all", "everything", is_flag=True, help=lambda: t("sessions.all"))
 @option("--format", "form", type=click.Choice(["markdown", "jsonl"]), help=lambda: t("sessions.format"))
-@option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help=lambda: t("sessions.output"))
+@output_options
 @option("--thinking", is_flag=True, help=lambda: t("sessions.thinking"))
-@option("--force", is_flag=True, help=lambda: t("sessions.force"))
 @json_option
 @click.pass_obj
 def export(
@@ -171,13 +170,10 @@ def export(
     form: str | None,
     output: Path | None,
     thinking: bool,
-    force: bool,
 ) -> None:
     """Conversations as Markdown, or a line of JSON per turn."""
     if form is None:
         form = "jsonl" if app.json or (output is not None and output.suffix == ".jsonl") else "markdown"
-    if output is not None and output.exists() and not force:
-        raise UsageError(t("sessions.exists", path=output), hint=t("sessions.exists.hint"))
     with _store() as store:
         chosen = [(item, store.turns(item.id)) for item in _chosen(store, names, everything=everything)]
     if form == "markdown":

@@ -168,3 +168,8 @@ def test_runs_that_cannot_go_on(invoke: Invoke, model: Path, tmp_path: Path) -> 
     fresh = train(invoke, "e.jsonl", "--fresh", "--run-dir", "r", "--optimizer", "adamw", "--lightweight", status=0)
     assert "1 " in fresh.stderr
     assert "aadmw" in train(invoke, "d.jsonl", "--optimizer", "aadmw", "--run-dir", "r2").stderr
+
+
+def test_run_says_how_to_ask(invoke: Invoke) -> None:
+    assert "--query" in invoke("run", "quantos", "dias?").stderr
+    assert "luna chat NOME" in invoke("run", "meu-modelo", lang="pt_BR").stderr

@@ -8,7 +8,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from luna_kernel.cli.options import Command, option
+from luna_kernel.base.errors import UsageError
+from luna_kernel.cli.options import Command, option, output_options
 
 
 @click.group()
@@ -57,3 +58,17 @@ def test_a_file_after_an_option_that_takes_one_is_one_too_many(tmp_path: Path, m
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("x", encoding="utf-8")
     assert CliRunner().invoke(program, ["learn", "m", "--plain", "a.txt", "b.txt"]).exit_code == 2
+
+
+def test_output_is_not_written_over_unasked(tmp_path: Path) -> None:
+    @click.command()
+    @output_options
+    def export(output: Path | None) -> None:
+        click.echo(str(output))
+
+    there = tmp_path / "there.txt"
+    there.write_text("kept")
+    assert CliRunner().invoke(export, []).output == "None\n"
+    assert CliRunner().invoke(export, ["-o", str(tmp_path / "new")]).exit_code == 0
+    assert isinstance(CliRunner().invoke(export, ["-o", str(there)]).exception, UsageError)
+    assert CliRunner().invoke(export, ["--output", str(there), "--force"]).output == f"{there}\n"

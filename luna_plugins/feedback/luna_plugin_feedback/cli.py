@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.cli.app import App
-from luna_kernel.cli.options import Command, device_option, json_option, option, plugins_option
+from luna_kernel.cli.options import Command, device_option, json_option, option, output_options, plugins_option
 
 import click  # isort: skip
 
@@ -127,21 +127,18 @@ def _report(report: dict[str, Any]) -> str:
 
 
 @feedback.command("export", cls=Command, help=lambda: t("verb.export"))
-@click.argument("path", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@output_options
 @_since
 @option("--redact/--no-redact", default=True, help=lambda: t("option.redact"))
-@option("--force", is_flag=True, help=lambda: t("option.force"))
 @json_option
 @click.pass_obj
-def export(app: App, path: Path | None, since: str | None, redact: bool, force: bool) -> None:
+def export(app: App, output: Path | None, since: str | None, redact: bool) -> None:
     """Write entries as JSON lines."""
     from luna_kernel.base import durable
 
     from .exchange import to_line
     from .privacy import redact_entry
 
-    if path is not None and path.exists() and not force:
-        raise UsageError(t("export.exists", path=path), hint=t("export.exists.hint"))
     masked: Counter[str] = Counter()
     lines = []
     for entry in _entries(since):
@@ -149,14 +146,14 @@ def export(app: App, path: Path | None, since: str | None, redact: bool, force: 
             entry, found = redact_entry(entry)
             masked.update(found)
         lines.append(to_line(entry))
-    if path is None:
+    if output is None:
         sys.stdout.write("".join(lines))
     else:
-        durable.write_text(path, "".join(lines), private=True)
-    if app.json and path is not None:
-        app.emit({"ok": True, "entries": len(lines), "masked": dict(masked), "path": str(path)})
-    elif path is not None:
-        app.say(t("export.done", count=len(lines), path=path))
+        durable.write_text(output, "".join(lines), private=True)
+    if app.json and output is not None:
+        app.emit({"ok": True, "entries": len(lines), "masked": dict(masked), "path": str(output)})
+    elif output is not None:
+        app.say(t("export.done", count=len(lines), path=output))
     if masked and not app.json:
         app.say(t("redact.masked", found=", ".join(f"{name} {count}" for name, count in masked.items())))
 

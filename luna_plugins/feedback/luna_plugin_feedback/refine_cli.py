@@ -76,8 +76,20 @@ def refine(app: App, /, **given: Any) -> int:
         app.emit({"ok": True, "folder": str(output), **report})
     else:
         app.write(show(report["comparison"]))
+        if not has_moved(report["comparison"]):
+            app.say(t("refine.little"))
         app.say(t("refine.done", folder=output))
     return 0
+
+
+def has_moved(comparison: dict[str, Any]) -> bool:
+    """Whether the examples kept aside have gained: a pair decided anew, a tenth of a nat, or a tenth of the bits."""
+    before, after = comparison["before"], comparison["after"]
+    gains = {"accuracy": 1e-9, "margin": 0.1}
+    if any(before[key] is not None and after[key] - before[key] >= least for key, least in gains.items()):
+        return True
+    bits = "answers_bits_per_byte"
+    return before[bits] is not None and after[bits] <= 0.9 * before[bits]
 
 
 def show(comparison: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from luna_kernel.base import durable, integrity, paths
 from luna_kernel.base.errors import LunaError, UsageError
 from luna_kernel.base.messages import catalogue
+from luna_kernel.chat.models import DEMO, name_of
 from luna_kernel.contracts.data import Message, Record
 from luna_kernel.plugins.manifest import FILE, Manifest
 
@@ -332,7 +333,7 @@ def replay_files(model: Path, given: Sequence[str], say: Callable[[str], None]) 
     """What shall not be forgotten: the files that were given, else, of the demo model, what it was made from."""
     if given:
         return tuple(given)
-    if model.resolve().parent == (paths.cache_dir() / "demo").resolve():
+    if name_of(model) == DEMO:
         from luna_kernel.chat.demo import corpus_files
 
         say(t("refine.replay_demo"))
@@ -342,13 +343,12 @@ def replay_files(model: Path, given: Sequence[str], say: Callable[[str], None]) 
 
 def free_output(model: Path) -> Path:
     """`<model>-refined` in the models folder, with a number where that is taken."""
-    base = model.resolve().name[:50]
+    base = name_of(model)[:50]
     names = [f"{base}-refined", *(f"{base}-refined-{number}" for number in range(2, 1000))]
     return next(paths.models_dir() / name for name in names if not (paths.models_dir() / name).exists())
 
 
 def about(entries: Sequence[Entry], model: Path, given: str) -> list[Entry]:
-    """The entries about answers of this model: those that name it as it was given, by its folder's name, or not at
-    all."""
-    names = {"", given, model.resolve().name}
+    """The entries about answers of this model: those that name it as it was given, by its name, or not at all."""
+    names = {"", given, name_of(model)}
     return [entry for entry in entries if entry.model in names or Path(entry.model).name in names]

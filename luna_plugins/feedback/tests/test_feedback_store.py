@@ -193,8 +193,8 @@ def test_export_and_import_give_the_same_entries(tmp_path: Path) -> None:
     with opened() as store:
         store.add(FULL)
     file = tmp_path / "feedback.jsonl"
-    run("export", str(file))
-    assert "is there already" in run("export", str(file), status=2)
+    run("export", "-o", str(file))
+    assert "exists already" in run("export", "-o", str(file), status=2)
     assert json.loads(run("import", str(file), "--json")) == {"ok": True, "added": 0, "known": 1, "faults": []}
     run("delete", "--all")
     assert json.loads(run("import", str(file), "--json"))["added"] == 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from luna_kernel.base.errors import UsageError
 from luna_kernel.base.messages import catalogue
 from luna_kernel.cli.app import App
-from luna_kernel.cli.options import Command, json_option, option, plugins_option
+from luna_kernel.cli.options import Command, json_option, option, output_options, plugins_option
 
 import click  # isort: skip
 
@@ -183,7 +183,7 @@ def remove(app: App, kb: str | None, docs: tuple[Path, ...], patterns: tuple[str
 @_verb("export")
 @option("--format", "form", type=click.Choice(["jsonl", "markdown"]), default="jsonl", show_default=True,
         help=lambda: t("option.format"))  # fmt: skip
-@option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help=lambda: t("option.output"))
+@output_options
 def export(app: App, kb: str | None, docs: tuple[Path, ...], form: str, output: Path | None) -> None:
     """Write the chunks with their places and metadata."""
     from luna_kernel.base import durable
