@@ -66,7 +66,8 @@ def catalogue(package: str) -> Callable[..., str]:
     return translate
 
 
-def number_text(value: float) -> str:
-    """A number without decimals, its thousands apart by a narrow space: a comma or a point there is a decimal sign in
-    one of the two languages."""
-    return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+def number_text(value: float, decimals: int = 0) -> str:
+    """A number as people write it: `9 116`, `0.83`, in Portuguese `0,83`. Thousands are a narrow space apart, since a
+    comma or a point there is a decimal sign in one of the two languages."""
+    text = f"{value:,.{decimals}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return text.replace(".", ",") if language() == "pt_BR" else text

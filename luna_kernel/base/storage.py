@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from luna_kernel.base.errors import StorageError
-from luna_kernel.base.messages import catalogue, language
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.base.reasons import reason_of
 
 t = catalogue(__package__)
@@ -44,8 +44,7 @@ def size_text(size: int) -> str:
         value /= 1000
         if value < 999.95:
             break
-    text = f"{value:.1f} {unit}"
-    return text.replace(".", ",") if language() == "pt_BR" else text
+    return f"{number_text(value, 1)} {unit}"
 
 
 def final_path(path: Path) -> Path:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from luna_kernel.base import durable
 from luna_kernel.base.encodings import decode
 from luna_kernel.base.errors import LunaError, UsageError
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.base.reasons import reason_of
 from luna_kernel.chat.answer_commands import changed, settable
 from luna_kernel.chat.conversation import answer
@@ -213,7 +213,9 @@ def _progress(number: int, total: int, result: Mapping[str, Any]) -> str:
     query = " ".join(str(result["query"]).split())[:60]
     if "error" in result:
         return t("batch.failed", number=number, total=total, query=query, reason=result["error"]["message"])
-    return t("batch.progress", number=number, total=total, query=query, seconds=f"{result['timings']['total']:.1f}")
+    return t(
+        "batch.progress", number=number, total=total, query=query, seconds=number_text(result["timings"]["total"], 1)
+    )
 
 
 def _text(output: Path, results: Sequence[Mapping[str, Any]]) -> str:

@@ -6,7 +6,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from luna_kernel.base.errors import UsageError
-from luna_kernel.base.messages import catalogue, language, load_texts
+from luna_kernel.base.messages import catalogue, language, load_texts, number_text
 from luna_kernel.contracts.chat import Command, Turn
 
 if TYPE_CHECKING:
@@ -105,14 +105,14 @@ class StatsCommand(Command):
             turn = session.turns[-1]
             lines.append(stats_line(turn))
             for name, seconds in turn.timings.items():
-                lines.append(f"  {name:<12} {seconds * 1000:9.1f} ms")
+                lines.append(f"  {name:<12} {number_text(seconds * 1000, 1):>9} ms")
             for name, count in turn.usage.items():
                 lines.append(f"  {name:<20} {count}")
             reasons = {name: note["reason"] for name, note in turn.notes.items() if "reason" in note}
             lines += [f"  {name:<12} {reason}" for name, reason in reasons.items()]
         tokens = sum(turn.usage.get("completion_tokens", 0) for turn in session.turns)
         seconds = sum(turn.timings.get("total", 0.0) for turn in session.turns)
-        lines.append(t("stats.total", tokens=tokens, seconds=f"{seconds:.1f}"))
+        lines.append(t("stats.total", tokens=tokens, seconds=number_text(seconds, 1)))
         return "\n".join(lines)
 
 
@@ -169,7 +169,7 @@ def stats_line(turn: Turn) -> str:
             parts.append(t("stats.speed", speed=f"{tokens / seconds:.0f}"))
     if "first_token" in turn.timings:
         parts.append(t("stats.first", milliseconds=f"{turn.timings['first_token'] * 1000:.0f}"))
-    parts.append(t("stats.seconds", seconds=f"{turn.timings.get('total', 0.0):.2f}"))
+    parts.append(t("stats.seconds", seconds=number_text(turn.timings.get("total", 0.0), 2)))
     if turn.stop_reason in ("interrupted", "length"):
         parts.append(t(f"stats.{turn.stop_reason}"))
     return " · ".join(parts)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from luna_kernel.base.device import choose_device
 from luna_kernel.base.errors import LunaError, UsageError
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.base.threads import share_cores
 from luna_kernel.chat.session import Session, SessionOptions, clean_query
 from luna_kernel.chat.store import SessionStore
@@ -205,7 +205,7 @@ def header(session: Session, device: DeviceChoice, seconds: float) -> list[str]:
     model = session.options.model
     parameters = getattr(session.generator, "num_parameters", None)
     if parameters:
-        model += " " + t("header.parameters", millions=f"{parameters / 1e6:.1f}")
+        model += " " + t("header.parameters", millions=number_text(parameters / 1e6, 1))
     lines = [
         t(
             "header.line",
@@ -213,7 +213,7 @@ def header(session: Session, device: DeviceChoice, seconds: float) -> list[str]:
             plugins=", ".join(session.plugins.names) or "-",
             device=device.name,
             reason=device.reason,
-            seconds=f"{seconds:.1f}",
+            seconds=number_text(seconds, 1),
         )
     ]
     described = [session.generator, *(session.step(name) for name in session.step_names)]

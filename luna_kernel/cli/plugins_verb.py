@@ -10,7 +10,7 @@ from .options import Command, json_option, option, plugins_option  # first: it b
 import click  # isort: skip
 
 from luna_kernel import LUNA_API, __version__
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 
 from .app import App
 
@@ -106,7 +106,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
             row["version"],
             "-" if row["api"] is None else str(row["api"]),
             t(f"plugins.state.{row['state']}"),
-            "-" if row["import_ms"] is None else f"{row['import_ms']:.1f}",
+            "-" if row["import_ms"] is None else number_text(row["import_ms"], 1),
         ]
         for row in rows
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from luna_kernel.base import machine
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.contracts.backends import Backend, ModelFacts, Probe, Proposal
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ def _fewer_experts(facts: ModelFacts, scale: float, read_speed: float | None) ->
     if speeds[0] >= ENOUGH_TOKENS:
         return []
     less = next((less for less, speed in enumerate(speeds) if speed >= ENOUGH_TOKENS), facts.top_k - 1)
-    figures = {"read": _size(int(read[0])), "before": f"{speeds[0]:.1f}", "after": f"{speeds[less]:.1f}"}
+    figures = {"read": _size(int(read[0])), "before": number_text(speeds[0], 1), "after": number_text(speeds[less], 1)}
     return [Proposal("experts_per_token", facts.top_k - less, t("propose.experts_per_token", **figures))]
 
 
 def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+    return f"{number_text(count / 2**30, 1)} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -104,10 +104,14 @@ class ConsoleProgress(Callback):
         spent = max(1e-9, time.monotonic() - began)
         done = run.progress - progress
         left = spent * (1.0 - run.progress) / done if done > 0 else None
-        facts = {"step": run.step, "loss": f"{self._loss:.3f}", "speed": number_text((run.tokens - tokens) / spent)}
+        facts = {
+            "step": run.step,
+            "loss": number_text(self._loss, 3),
+            "speed": number_text((run.tokens - tokens) / spent),
+        }
         text = t("progress.step", **facts)
         if "valid/bits_per_byte" in metrics:
-            text += t("progress.valid", value=f"{metrics['valid/bits_per_byte']:.3f}")
+            text += t("progress.valid", value=number_text(metrics["valid/bits_per_byte"], 3))
         if run.skipped:
             text += t("progress.skipped", count=run.skipped)
         self.console.progress(run.progress, text, left)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.data.dialogue import DialogueTemplate
 from luna_kernel.data.token_store import TokenStore
 from luna_kernel.train.loop import TrainRun
@@ -38,11 +38,13 @@ class Preflight:
 
     def lines(self) -> list[str]:
         """The findings, for people."""
-        expected = "" if self.expected_loss is None else t("preflight.expected", value=f"{self.expected_loss:.2f}")
+        expected = (
+            "" if self.expected_loss is None else t("preflight.expected", value=number_text(self.expected_loss, 2))
+        )
         return [
             t("preflight.sample", text=self.shown),
             t("preflight.supervised", share=f"{self.supervised:.0%}"),
-            t("preflight.first_loss", value=f"{self.first_loss:.2f}") + expected,
+            t("preflight.first_loss", value=number_text(self.first_loss, 2)) + expected,
             *self.remarks,
         ]
 

@@ -121,7 +121,7 @@ def test_sizes_read_as_people_write_them(monkeypatch: pytest.MonkeyPatch) -> Non
         "999.9 kB",
         "1.0 MB",
         "12.3 MB",
-        "5000.0 TB",
+        "5\N{NARROW NO-BREAK SPACE}000.0 TB",
     ]
     monkeypatch.setenv("LUNA_LANG", "pt_BR")
     assert storage.size_text(1500) == "1,5 kB"

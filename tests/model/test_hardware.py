@@ -29,7 +29,7 @@ def test_a_model_that_fits_is_left_alone():
 def test_too_large_for_the_memory():
     (one,) = propose(FITS, GIB, set())
     assert (one.change, one.value) == ("low_memory", True)
-    assert "1.0 GiB" in one.reason
+    assert "1,0 GiB" in one.reason
     assert "256 MiB" in one.reason
 
 
@@ -67,7 +67,7 @@ def test_fewer_experts_where_memory_is_slow(speed, expected):
 
 def test_the_reason_has_the_figures():
     (one,) = propose(SPARSE, 64 * GIB, set(), 12.0 * GIB)
-    assert all(figure in one.reason for figure in ("4.0 GiB", "3.0", "6.0"))
+    assert all(figure in one.reason for figure in ("4,0 GiB", "3,0", "6,0"))
 
 
 def test_memory_has_a_speed():

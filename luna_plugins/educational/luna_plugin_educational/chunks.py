@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from luna_kernel.base.errors import LunaError, UsageError
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.contracts.chat import Painted
 from luna_kernel.contracts.data import Chunk, Document
 from luna_kernel.data.sentences import sentences
@@ -145,7 +145,10 @@ def stats_page(session: Session, columns: int | None = None) -> Painted:
     if len(shown) < len(pairs):
         page.prose(t("sampled", shown=len(shown), count=len(pairs)))
     page.rows(
-        [[t(f"quality.{key}"), f"{getattr(report, key):.3f}"] for key in ("inside", "across", "spread", "density")]
+        [
+            [t(f"quality.{key}"), number_text(getattr(report, key), 3)]
+            for key in ("inside", "across", "spread", "density")
+        ]
     )
     page.prose(t("quality.text"))
     return page.painted()
@@ -178,7 +181,7 @@ def optimize_page(session: Session, columns: int | None = None) -> Painted:
             page.prose(t("optimize.no_gain", strategy=component.name, measure=t(f"quality.{measure}")))
             continue
         found += 1
-        numbers = {"before": f"{gain.before:.3f}", "after": f"{gain.after:.3f}"}
+        numbers = {"before": number_text(gain.before, 3), "after": number_text(gain.after, 3)}
         command = " ".join([component.name, *(f"{key}={str(value).lower()}" for key, value in fields.items())])
         page.prose(t("optimize.gain", command=command, measure=t(f"quality.{measure}"), **numbers))
     if not found:

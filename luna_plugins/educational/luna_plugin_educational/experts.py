@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from luna_kernel.base.errors import UsageError
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.contracts.chat import Painted
 
 from .page import Page, bar
@@ -76,7 +76,13 @@ def expert_rows(routing: RoutingSeen, names: Sequence[str], places: Sequence[int
     for place in places:
         chosen = zip(routing.routing.experts[place].tolist(), routing.routing.weights[place].tolist(), strict=True)
         entropy = float(torch.special.entr(routing.routing.probabilities[place].double()).sum())
-        rows.append([names[place], "  ".join(f"{expert}:{weight:.2f}" for expert, weight in chosen), f"{entropy:.2f}"])
+        rows.append(
+            [
+                names[place],
+                "  ".join(f"{expert}:{number_text(weight, 2)}" for expert, weight in chosen),
+                number_text(entropy, 2),
+            ]
+        )
     return rows
 
 
@@ -90,8 +96,8 @@ def collaboration(conference: ConferenceSeen) -> str:
     fields = {
         "own": f"{100 * own:.0f}",
         "even": f"{100 / size:.0f}",
-        "told": f"{told:.3f}",
-        "most": f"{math.log(size):.2f}",
+        "told": number_text(told, 3),
+        "most": number_text(math.log(size), 2),
     }
     return t("collaboration", place=conference.place, size=size, **fields)
 
@@ -116,11 +122,17 @@ def experts_page(reading: Reading, columns: int | None = None) -> Painted:
         most = math.log(len(found.load))
         page.head(routing.place)
         for expert, share in enumerate(found.load.tolist()):
-            page.line(f"  {expert:3d}  {bar(share, min(30, page.columns - 18))}  {100 * share:5.1f} %")
+            page.line(f"  {expert:3d}  {bar(share, min(30, page.columns - 18))}  {number_text(100 * share, 1):>5} %")
         load_entropy = float(torch.special.entr(found.load).sum())
-        numbers = {"load": f"{load_entropy:.2f}", "token": f"{found.entropy:.2f}", "most": f"{most:.2f}"}
+        numbers = {
+            "load": number_text(load_entropy, 2),
+            "token": number_text(found.entropy, 2),
+            "most": number_text(most, 2),
+        }
         page.prose(t("experts.entropy", **numbers))
-        page.prose(t("experts.information", found=f"{found.information:.4f}", chance=f"{found.shuffled:.4f}"))
+        page.prose(
+            t("experts.information", found=number_text(found.information, 4), chance=number_text(found.shuffled, 4))
+        )
         rows = [[t("column.kind"), t("column.tokens"), t("column.favourites")]]
         for number, kind in enumerate(KINDS):
             counts = found.by_kind[number]
@@ -135,7 +147,9 @@ def experts_page(reading: Reading, columns: int | None = None) -> Painted:
         for name, value in loads.items():
             page.head(name)
             for expert, share in enumerate(value.tolist()):
-                page.line(f"  {expert:3d}  {bar(share, min(30, page.columns - 18))}  {100 * share:5.1f} %")
+                page.line(
+                    f"  {expert:3d}  {bar(share, min(30, page.columns - 18))}  {number_text(100 * share, 1):>5} %"
+                )
     for conference in seen.conferences:
         page.prose(collaboration(conference))
     return page.painted()

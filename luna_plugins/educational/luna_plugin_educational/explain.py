@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from luna_kernel.base.errors import UsageError
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.contracts.chat import Painted, Turn
 
 from .choosing import Choice, choices, sampling_of
@@ -93,13 +93,15 @@ def quoted_page(turn: Turn, number: int) -> Painted:
     if turn.searched:
         fields = {
             "candidates": note.get("candidates", 0),
-            "confidence": f"{note.get('confidence', 0.0):.2f}",
-            "threshold": f"{note.get('threshold', 0.0):.2f}",
+            "confidence": number_text(note.get("confidence", 0.0), 2),
+            "threshold": number_text(note.get("threshold", 0.0), 2),
             "passages": len(turn.passages),
         }
         page.prose(t("quoted.search", **fields))
     for item in turn.passages:
-        page.line(f"  [{item.number}] {bar(item.score)} {item.score:.2f}  {clip(item.text, page.columns - 36)}")
+        page.line(
+            f"  [{item.number}] {bar(item.score)} {number_text(item.score, 2)}  {clip(item.text, page.columns - 36)}"
+        )
     return page.painted()
 
 
@@ -129,8 +131,10 @@ def _embeddings(page: Page, reading: Reading) -> None:
     said = [id_ for id_ in dict.fromkeys(reversed(reading.prompt)) if id_ not in controls][:_NAMED]
     rows = [[t("column.piece"), "id", t("column.norm"), t("column.nearest")]]
     for id_ in reversed(said):
-        near = ", ".join(f"{piece(tokenizer, other)} {score:.2f}" for other, score in nearest(weight, id_, 3))
-        rows.append([piece(tokenizer, id_), str(id_), f"{float(weight[id_].float().norm()):.2f}", near])
+        near = ", ".join(
+            f"{piece(tokenizer, other)} {number_text(score, 2)}" for other, score in nearest(weight, id_, 3)
+        )
+        rows.append([piece(tokenizer, id_), str(id_), number_text(float(weight[id_].float().norm()), 2), near])
     page.rows(rows)
 
 
@@ -159,7 +163,7 @@ def stream_rows(seen: Trace) -> list[list[str]]:
     rows = [[t(f"column.{name}") for name in ("block", "mixer", "ffn", "read", "mixed", "fed", "written")]]
     for index, block in enumerate(seen.blocks):
         numbers = (block.read, block.mixed, block.fed, block.written)
-        rows.append([str(index), block.mixer, block.ffn, *(f"{float(value[-1]):.2f}" for value in numbers)])
+        rows.append([str(index), block.mixer, block.ffn, *(number_text(float(value[-1]), 2) for value in numbers)])
     return rows
 
 
@@ -194,7 +198,14 @@ def _spaces(page: Page, seen: Trace) -> None:
         rows = [[t("column.head"), t("column.decay"), t("column.memory"), t("column.state")]]
         for place in shown:
             norm, decay = float(space.state_norm[place]), float(space.decay[:, place].mean())
-            rows.append([str(place), f"{decay:.4f} {bar(decay, 12)}", f"{float(memory[place]):.1f}", f"{norm:.3f}"])
+            rows.append(
+                [
+                    str(place),
+                    f"{number_text(decay, 4)} {bar(decay, 12)}",
+                    number_text(float(memory[place]), 1),
+                    number_text(norm, 3),
+                ]
+            )
         page.rows(rows)
 
 
@@ -232,7 +243,13 @@ def _choice(page: Page, reading: Reading, found: Sequence[Choice], token: int) -
         before, after = float(choice.before[id_]), float(choice.after[id_])
         mark = t("chosen") if id_ == choice.id else ""
         rows.append(
-            [piece(tokenizer, id_), str(id_), f"{bar(before, 12)} {before:.4f}", f"{bar(after, 12)} {after:.4f}", mark]
+            [
+                piece(tokenizer, id_),
+                str(id_),
+                f"{bar(before, 12)} {number_text(before, 4)}",
+                f"{bar(after, 12)} {number_text(after, 4)}",
+                mark,
+            ]
         )
     page.rows(rows)
     page.prose(t("step.choice.left", left=int((choice.after > 0).sum()), vocab=len(choice.after)))
@@ -242,10 +259,12 @@ def _choice(page: Page, reading: Reading, found: Sequence[Choice], token: int) -
         if each.id is None:
             ends = sorted(reading.generator.template.end_ids)
             before, after = (float(side[ends].sum()) for side in (each.before, each.after))
-            rows.append([str(number), t("chosen.end"), "", f"{before:.4f}", f"{after:.4f}"])
+            rows.append([str(number), t("chosen.end"), "", number_text(before, 4), number_text(after, 4)])
         else:
             before, after = float(each.before[each.id]), float(each.after[each.id])
-            rows.append([str(number), piece(tokenizer, each.id), str(each.rank), f"{before:.4f}", f"{after:.4f}"])
+            rows.append(
+                [str(number), piece(tokenizer, each.id), str(each.rank), number_text(before, 4), number_text(after, 4)]
+            )
     page.rows(rows)
     if len(reading.answer) > _LISTED:
         page.prose(t("more", count=len(reading.answer) - _LISTED))

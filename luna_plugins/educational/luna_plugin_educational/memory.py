@@ -10,14 +10,15 @@ from typing import Any
 
 from torch import Tensor
 
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
+from luna_kernel.base.storage import size_text
 from luna_kernel.chat.generators import LunaGenerator
 from luna_kernel.contracts.chat import Painted
 from luna_kernel.model.decoder import Decoder
 from luna_kernel.model.kv_cache import KVCache
 from luna_kernel.model.state import DecodeState
 
-from .page import Page, bytes_text
+from .page import Page
 
 t = catalogue(__package__)
 
@@ -119,7 +120,7 @@ def memory_page(generator: LunaGenerator, columns: int | None = None) -> Painted
     count, size = weight_bytes(model)
     page.head(t("memory.weights"))
     dtypes = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()}))
-    page.prose(t("memory.weights.text", count=f"{count / 1e6:.2f}", dtype=dtypes, size=bytes_text(size)))
+    page.prose(t("memory.weights.text", count=number_text(count / 1e6, 2), dtype=dtypes, size=size_text(size)))
     page.head(t("memory.state"))
     state = generator.state
     if state is None:
@@ -130,17 +131,17 @@ def memory_page(generator: LunaGenerator, columns: int | None = None) -> Painted
         rows = [[t(f"column.{name}") for name in ("layer", "keeps", "held", "computed", "measured")]]
         for one in layers:
             held = f"{one.used} / {one.room}" if one.room else t("memory.constant")
-            computed = "-" if one.computed is None else bytes_text(one.computed)
-            rows.append([one.place, t(f"memory.kind.{one.kind}"), held, computed, bytes_text(one.measured)])
+            computed = "-" if one.computed is None else size_text(one.computed)
+            rows.append([one.place, t(f"memory.kind.{one.kind}"), held, computed, size_text(one.measured)])
         page.rows(rows)
         total = sum(one.measured for one in layers)
-        page.prose(t("memory.state.sum", size=bytes_text(total)))
+        page.prose(t("memory.state.sum", size=size_text(total)))
         growing = [one for one in layers if one.kind == "kv" and one.room]
         if growing:
             each = sum((one.computed or 0) // one.room for one in growing)
-            page.prose(t("memory.per_token", size=bytes_text(each), whole=bytes_text(each * state.max_length)))
+            page.prose(t("memory.per_token", size=size_text(each), whole=size_text(each * state.max_length)))
     resident = process_bytes()
     if resident is not None:
         page.head(t("memory.process"))
-        page.prose(t("memory.process.text", size=bytes_text(resident)))
+        page.prose(t("memory.process.text", size=size_text(resident)))
     return page.painted()

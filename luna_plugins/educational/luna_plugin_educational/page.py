@@ -11,6 +11,7 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
+from luna_kernel.base.messages import number_text
 from luna_kernel.chat.streaming import printable
 from luna_kernel.cli.tables import table, width
 from luna_kernel.contracts.chat import Painted
@@ -107,7 +108,7 @@ class Page:
         self.line(
             "  " + " " * (side + 2) + "0 ",
             *((c * 2, f"black on {s}") for c, s in zip(RAMP, _SHADES, strict=True)),
-            f" {top:.2f}",
+            f" {number_text(top, 2)}",
         )
 
     def painted(self) -> Painted:
@@ -130,12 +131,3 @@ def bar(share: float, columns: int = 20) -> str:
     """`share` (0 to 1) as a bar of ASCII."""
     full = round(min(1.0, max(0.0, share)) * columns)
     return "#" * full + "." * (columns - full)
-
-
-def bytes_text(count: float) -> str:
-    """`1.5 MB`, powers of 1000."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.chat.generators import LunaGenerator
 from luna_kernel.contracts.chat import Event, Notice, Painted, Step, Turn
 
@@ -87,7 +87,7 @@ def summary(reading: Reading, *, tensors: bool, columns: int | None = None) -> P
         page.head(t("summary.tensors"))
         length, width = seen.embeddings.shape
         norm = float(seen.embeddings.float().norm(dim=-1).mean())
-        page.prose(t("summary.embeddings", tokens=length, width=width, norm=f"{norm:.2f}"))
+        page.prose(t("summary.embeddings", tokens=length, width=width, norm=number_text(norm, 2)))
         page.rows(stream_rows(seen))
         logits = (length, reading.model.head_weight.shape[0])
         page.prose(t("summary.logits", tokens=logits[0], vocab=logits[1]))

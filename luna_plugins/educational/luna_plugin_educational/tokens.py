@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.contracts.chat import Painted
 from luna_kernel.data.tokenizer import Tokenizer
 
@@ -85,7 +85,7 @@ def tokens_page(tokenizer: Tokenizer, text: str) -> Painted:
     counts = {"chars": len(text), "bytes": size, "words": words, "tokens": len(ids)}
     page.prose(t("tokens.counts", **counts))
     if words and ids:
-        ratio = {"per_word": f"{len(ids) / words:.2f}", "per_token": f"{size / len(ids):.2f}"}
+        ratio = {"per_word": number_text(len(ids) / words, 2), "per_token": number_text(size / len(ids), 2)}
         page.prose(t("tokens.ratio", **ratio))
     page.prose(t("tokens.vocab", size=tokenizer.vocab_size, controls=len(tokenizer.controls)))
     page.head(t("tokens.controls.title"))

@@ -242,7 +242,7 @@ def test_an_optimisation_is_tried_and_told(converse: Callable[..., Session], doc
     assert any(command.startswith("sentence") for command in found)
     for command in found:
         assert "agora" in str(session.command(f"/chunk-strategy {command}")), "what is proposed can be typed"
-    assert "cortes em fim de frase, de 0.000 para 1.000" in page
+    assert "cortes em fim de frase, de 0,000 para 1,000" in page
 
 
 def test_commands_complete(converse: Callable[..., Session], ask: Callable[..., str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.cli.app import App
 from luna_kernel.cli.options import command, device_option, json_option, option, plugins_option
 
@@ -100,7 +100,10 @@ def show(comparison: dict[str, Any]) -> str:
     rows = [
         [
             t(f"row.{key}"),
-            *("-" if comparison[name][key] is None else f"{comparison[name][key]:.3f}" for name in ("before", "after")),
+            *(
+                "-" if comparison[name][key] is None else number_text(comparison[name][key], 3)
+                for name in ("before", "after")
+            ),
         ]
         for key in keys
         if comparison["before"][key] is not None
