@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luna_kernel.base.errors import UsageError
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.cli.app import App
 from luna_kernel.cli.options import command, json_option, option, plugins_option
 
@@ -87,15 +87,19 @@ def _print(app: App, layers: list[LayerReport], texts: int, tokens: int) -> None
     for layer in layers:
         cells = [layer.place, layer.router, " ".join(f"{100 * share:.0f}" for share in layer.load)]
         if hears:
-            cells.append("-" if layer.mutual_information is None else f"{layer.mutual_information:.4f}")
+            cells.append("-" if layer.mutual_information is None else number_text(layer.mutual_information, 4))
         if observed:
             seen = layer.observed
-            cells.append("-" if seen is None else f"{seen.told:.4f} ({seen.untold:.4f}; {seen.shuffled:.4f})")
+            cells.append(
+                "-"
+                if seen is None
+                else "{} ({}; {})".format(*(number_text(value, 4) for value in (seen.told, seen.untold, seen.shuffled)))
+            )
         if heard:
             cells.append("-" if layer.heard is None else f"{layer.heard.accuracy:.0%} / {layer.heard.texts}")
         lines.append(cells)
     app.write(table(lines))
     limit = math.log(min(len(EMOTIONS), max(len(layer.load) for layer in layers)))
-    app.say(t("experts.note", texts=texts, tokens=tokens, limit=f"{limit:.2f}"))
+    app.say(t("experts.note", texts=texts, tokens=tokens, limit=number_text(limit, 2)))
     if not hears:
         app.say(t("experts.deaf"))

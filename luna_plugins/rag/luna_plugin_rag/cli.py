@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from luna_kernel.base.errors import UsageError
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.cli.app import App
 from luna_kernel.cli.options import command, json_option, option, plugins_option
 
@@ -74,7 +74,7 @@ def index(
     counts = {"added": len(summary.added), "updated": len(summary.updated), "removed": len(summary.removed)}
     app.write(t("index.done", **counts, unchanged=summary.unchanged))
     fields = {"files": summary.files, "documents": summary.documents, "chunks": summary.chunks}
-    app.write(t("index.total", **fields, seconds=f"{summary.seconds:.1f}", folder=folder))
+    app.write(t("index.total", **fields, seconds=number_text(summary.seconds, 1), folder=folder))
     for line in skipped_lines(summary, limit=20):
         app.say(line)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luna_kernel.base.errors import UsageError
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.cli.app import App
 from luna_kernel.cli.options import Command, json_option, option, output_options, plugins_option
 
@@ -96,11 +96,12 @@ def _calibration_text(found: Calibration) -> str:
     if not found.questions:
         return t("stats.calibration.small", chunks=LEAST_CHUNKS, files=LEAST_FILES)
     before, now = (f"{100 * share:.0f}" for share in (found.answered_before, found.answered))
-    return t("stats.calibration.found", count=found.questions, before=before, now=now, shift=f"{found.shift:.2f}")
+    return t(
+        "stats.calibration.found", count=found.questions, before=before, now=now, shift=number_text(found.shift, 2)
+    )
 
 
 def _show_stats(app: App, found: Stats) -> None:
-    from luna_kernel.base.messages import number_text
     from luna_kernel.base.storage import size_text
     from luna_kernel.cli.tables import table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from luna_kernel.base import durable
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.cli.tables import table
 
 from .analysis import Analysis
@@ -39,7 +39,7 @@ def _gaps_title(found: Analysis) -> str:
 
 def _topic_lines(found: Analysis) -> list[str]:
     rows = [
-        [f"{100 * topic.share:.0f} %", str(len(topic.chunks)), str(topic.sources), f"{topic.cohesion:.2f}",
+        [f"{100 * topic.share:.0f} %", str(len(topic.chunks)), str(topic.sources), number_text(topic.cohesion, 2),
          ", ".join(topic.words)]
         for topic in found.topics
     ]  # fmt: skip
@@ -65,7 +65,7 @@ def _recall_rows(found: Analysis) -> list[list[str]]:
     head = [t("analyze.retriever"), t("analyze.asked"), t("analyze.number"), "recall@1", "recall@5", "recall@10", "MRR"]
     rows = [
         [row.retriever, t(f"analyze.asked.{row.asked}"), str(row.count),
-         *(f"{100 * value:.1f} %" for value in (row.at_1, row.at_5, row.at_10)), f"{row.mrr:.3f}"]
+         *(f"{number_text(100 * value, 1)} %" for value in (row.at_1, row.at_5, row.at_10)), number_text(row.mrr, 3)]
         for row in found.recalls
     ]  # fmt: skip
     return [head, *rows]
@@ -74,7 +74,7 @@ def _recall_rows(found: Analysis) -> list[list[str]]:
 def _duplicate_lines(found: Analysis) -> list[str]:
     if not found.duplicates:
         return [t("analyze.no_duplicates")]
-    lines = [t("analyze.repeated", share=f"{100 * found.repeated:.1f}")]
+    lines = [t("analyze.repeated", share=number_text(100 * found.repeated, 1))]
     for group in found.duplicates[:_SHOWN]:
         where = " | ".join(found.places[number] for number in group.chunks[:4])
         more = t("docs.more", count=len(group.chunks) - 4) if len(group.chunks) > 4 else ""
@@ -109,7 +109,7 @@ def write_report(folder: Path, found: Analysis) -> None:
 def _topic_rows(found: Analysis) -> list[list[str]]:
     head = [t(f"analyze.{key}") for key in ("share", "chunks", "files", "cohesion", "words", "example")]
     rows = [
-        [f"{100 * topic.share:.0f} %", str(len(topic.chunks)), str(topic.sources), f"{topic.cohesion:.2f}",
+        [f"{100 * topic.share:.0f} %", str(len(topic.chunks)), str(topic.sources), number_text(topic.cohesion, 2),
          ", ".join(topic.words), topic.example]
         for topic in found.topics
     ]  # fmt: skip
