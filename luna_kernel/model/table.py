@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from luna_kernel.base.messages import catalogue
+from luna_kernel.base.messages import catalogue, number_text
 from luna_kernel.contracts.layers import Layer
 from luna_kernel.plugins.registry import Registry
 
@@ -109,11 +109,11 @@ def block_table(blueprint: Blueprint, registry: Registry, context_length: int | 
 
 
 def short(number: float) -> str:
-    """1234567 as `1.23 M`; three digits and a unit."""
+    """1234567 as `1.23 M`, in Portuguese `1,23 M`; three digits and a unit."""
     for unit in ("", "k", "M", "G", "T"):
         if number < 999.5 or unit == "T":
             digits = 0 if not unit else 2 if number < 9.995 else 1 if number < 99.95 else 0
-            return f"{number:.{digits}f} {unit}".rstrip()
+            return f"{number_text(number, digits)} {unit}".rstrip()
         number /= 1000
     raise AssertionError("unreachable")
 

@@ -90,11 +90,8 @@ def _print(app: App, layers: list[LayerReport], texts: int, tokens: int) -> None
             cells.append("-" if layer.mutual_information is None else number_text(layer.mutual_information, 4))
         if observed:
             seen = layer.observed
-            cells.append(
-                "-"
-                if seen is None
-                else "{} ({}; {})".format(*(number_text(value, 4) for value in (seen.told, seen.untold, seen.shuffled)))
-            )
+            figures = [] if seen is None else [seen.told, seen.untold, seen.shuffled]
+            cells.append("{} ({}; {})".format(*(number_text(value, 4) for value in figures)) if figures else "-")
         if heard:
             cells.append("-" if layer.heard is None else f"{layer.heard.accuracy:.0%} / {layer.heard.texts}")
         lines.append(cells)
