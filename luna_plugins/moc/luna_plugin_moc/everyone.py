@@ -12,7 +12,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from luna_plugin_moe.dispatch import Plan, expert_mlp_backward
+from luna_plugin_moe.dispatch import Plan, sum_rows
+from luna_plugin_moe.experts import (
+    Answers,
+    back_answers,
+    differentiate,
+    fake_answers,
+    lay_out,
+    save_answers,
+)
 from torch import Tensor
 
 from luna_kernel.model.operator import operator
@@ -115,26 +123,19 @@ _everyone.register_autograd(_back_everyone, setup_context=_save_everyone)
 
 
 def take_chosen(
-    x: Tensor, w13: Tensor, w2: Tensor, plan: Plan, experts: Tensor, spoken: Tensor, kept: Tensor
-) -> Tensor:
+    x: Tensor, w13: Tensor, w2: Tensor, weights: Tensor, plan: Plan, spoken: Tensor, kept: Tensor
+) -> Answers:
     """The chosen experts' outputs out of all, with the gradient that they would have had if they alone had run.
 
     Args:
         x, w13, w2: what `run_all` got.
+        weights: (N, K) of the chosen experts.
         plan: of `make_plan`.
-        experts: (N, K) int64, the choice that the plan sorts.
         spoken: (N, E, D), of `run_all`; no gradient goes back through it.
         kept: (E, N, 2F), of `run_all`.
-
-    Returns:
-        (M, D) in the plan's order, as `expert_mlp` gives it.
     """
-    chosen = experts.reshape(-1)[plan.order]
-    token = plan.order // experts.shape[1]
-    rows = token * w2.shape[0] + chosen
-    hidden_rows = chosen * x.shape[0] + token
-    table: Tensor = _chosen(x, w13, w2, plan.order, plan.counts, spoken, kept, rows, hidden_rows)[0]
-    return table
+    y, table, index, *_ = _chosen(x, w13, w2, weights, plan.order, plan.inverse, plan.counts, spoken, kept)
+    return Answers(y, table, index)
 
 
 @operator("luna_moc::chosen")
@@ -142,14 +143,24 @@ def _chosen(
     x: Tensor,
     w13: Tensor,
     w2: Tensor,
+    weights: Tensor,
     order: Tensor,
+    inverse: Tensor,
     counts: Tensor,
     spoken: Tensor,
     kept: Tensor,
-    rows: Tensor,
-    hidden_rows: Tensor,
-) -> tuple[Tensor, Tensor]:
-    return spoken.flatten(0, 1).index_select(0, rows), kept.flatten(0, 1).index_select(0, hidden_rows)
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What `luna_moe::experts` gives."""
+    tokens, index, sizes = lay_out(x, order, inverse, counts, counts)
+    runs, experts = counts.new_tensor(sizes), w2.shape[0]
+    expert = torch.zeros_like(tokens)
+    expert[: sum(sizes)] = torch.arange(experts, device=x.device).repeat_interleave(runs)
+    table = spoken.flatten(0, 1).index_select(0, tokens * experts + expert)
+    inner = kept.flatten(0, 1).index_select(0, expert * x.shape[0] + tokens)
+    slope = x.new_empty(len(table), w2.shape[2])
+    differentiate(inner, slope)
+    y = sum_rows(table.to(weights.dtype), index, weights)
+    return y, table, index.clone() if index is inverse else index, tokens, runs, inner, slope
 
 
 @_chosen.register_fake
@@ -157,27 +168,14 @@ def _(
     x: Tensor,
     w13: Tensor,
     w2: Tensor,
+    weights: Tensor,
     order: Tensor,
+    inverse: Tensor,
     counts: Tensor,
     spoken: Tensor,
     kept: Tensor,
-    rows: Tensor,
-    hidden_rows: Tensor,
-) -> tuple[Tensor, Tensor]:
-    pairs = order.shape[0]
-    return x.new_empty(pairs, x.shape[1]), x.new_empty(pairs, kept.shape[2])
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return fake_answers(x, w13, w2, weights, inverse, counts)
 
 
-def _save_chosen(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs[:5], output[1])
-
-
-def _back_chosen(ctx: Any, grad: Tensor | None, _before: Tensor | None) -> tuple[Any, ...]:
-    if grad is None:
-        return (None,) * 9
-    *inputs, counts, before = ctx.saved_tensors
-    return (*expert_mlp_backward(grad.contiguous(), *inputs, counts, counts, before), *(None,) * 6)
-
-
-_chosen.register_autograd(_back_chosen, setup_context=_save_chosen)
+_chosen.register_autograd(back_answers, setup_context=save_answers)

@@ -16,7 +16,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 import torch.nn.functional as F
 from luna_plugin_moe.balance import BalancedLayer, token_mask
-from luna_plugin_moe.dispatch import combine, expert_mlp, make_plan
+from luna_plugin_moe.dispatch import combine, make_plan
+from luna_plugin_moe.experts import Answers, run_experts
 from luna_plugin_moe.routing import choose
 from torch import Tensor, nn
 
@@ -38,10 +39,7 @@ class Spoken(NamedTuple):
     """What the experts said in one round, and how they were chosen."""
 
     routing: Routing
-    table: Tensor
-    """(M or more, D) outputs."""
-    index: Tensor
-    """(N, K) rows of the table."""
+    answers: Answers
     heard: Tensor | None = None
     """(N, H, E, E), who listened to whom before the choice."""
     probes: Tensor | None = None
@@ -136,10 +134,10 @@ class CollaborativeExperts(BalancedLayer):
             y, state, rounds = None, exact, []
             for number in range(self.rounds):
                 spoken = self._speak(number, state, low, ctx)
-                said = combine(spoken.table, spoken.routing.weights, spoken.index)
+                said, table, index = spoken.answers
                 conferred = None
                 if self.fusion is not None:
-                    more, conferred = self.fusion(spoken.table, spoken.routing.weights, spoken.index)
+                    more, conferred = self.fusion(table, spoken.routing.weights, index)
                     said = said + more
                 y = said if y is None else y + said
                 state = exact + y
@@ -161,7 +159,7 @@ class CollaborativeExperts(BalancedLayer):
             plan = make_plan(routing.experts, self.config.num_experts)
             up, w3 = self.context.up.to(low), self.w3.to(low)
             table = factored_mlp(work, stirred.to(low), up, w3, self.w2.to(low), plan, routing.experts)
-            return Spoken(routing, table, plan.inverse)
+            return Spoken(routing, _weighted(table, routing, plan.inverse))
         if isinstance(self.context, FullContext):
             return self._speak_all(number, x, work, ctx)
         scores = probes = heard = None
@@ -169,8 +167,7 @@ class CollaborativeExperts(BalancedLayer):
             scores, probes, heard = self.context(x)
         routing = self._route(number, x, ctx, scores)
         plan = make_plan(routing.experts, self.config.num_experts)
-        table = expert_mlp(work, self.w13, self.w2, plan)
-        return Spoken(routing, table, plan.inverse, heard, probes)
+        return Spoken(routing, run_experts(work, self.w13, self.w2, routing.weights, plan), heard, probes)
 
     def _speak_all(self, number: int, x: Tensor, work: Tensor, ctx: Context) -> Spoken:
         """All experts speak, and are chosen after it."""
@@ -184,10 +181,9 @@ class CollaborativeExperts(BalancedLayer):
         routing = self._route(number, x, ctx, scores.to(x.dtype))
         if training and not whole:
             plan = make_plan(routing.experts, self.config.num_experts)
-            table = take_chosen(work, w13, w2, plan, routing.experts, said, kept)
-            return Spoken(routing, table, plan.inverse, heard)
+            return Spoken(routing, take_chosen(work, w13, w2, routing.weights, plan, said, kept), heard)
         first = torch.arange(0, said.shape[0] * said.shape[1], said.shape[1], device=x.device)
-        return Spoken(routing, said.flatten(0, 1), first[:, None] + routing.experts, heard)
+        return Spoken(routing, _weighted(said.flatten(0, 1), routing, first[:, None] + routing.experts), heard)
 
     def _route(self, number: int, x: Tensor, ctx: Context, scores: Tensor | None) -> Routing:
         router = self.later_routers[number - 1] if number else self.router
@@ -219,12 +215,12 @@ class CollaborativeExperts(BalancedLayer):
 
     def _calibrate(self, spoken: Spoken, mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """How well the chosen experts' probes foretold what they said: the loss, and R²."""
-        probes, table = spoken.probes, spoken.table
+        probes, (_, table, index) = spoken.probes, spoken.answers
         if not isinstance(self.context, ProbeContext) or probes is None or not self.config.calibration_weight:
             return None
-        shape = (*spoken.index.shape, probes.shape[-1])
+        shape = (*index.shape, probes.shape[-1])
         said = F.linear(table.detach(), self.context.sketch.to(table.dtype))
-        said = said.index_select(0, spoken.index.reshape(-1)).view(shape)
+        said = said.index_select(0, index.reshape(-1)).view(shape)
         chosen = probes.gather(1, spoken.routing.experts.unsqueeze(-1).expand(shape))
         return self.context.calibration(chosen, said.to(probes.dtype), mask)
 
@@ -259,6 +255,10 @@ class CollaborativeExperts(BalancedLayer):
             weights = {"router.weight" if name == "router" else name: value for name, value in weights.items()}
             node = {**node, "router": {"name": "topk"}}
         return weights, node
+
+
+def _weighted(table: Tensor, routing: Routing, index: Tensor) -> Answers:
+    return Answers(combine(table, routing.weights, index), table, index)
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:

@@ -22,7 +22,8 @@ from luna_kernel.contracts.routers import Router, Routing
 
 from .balance import BalancedLayer, token_mask
 from .config import MoEConfig
-from .dispatch import Plan, combine, expert_mlp, make_plan
+from .dispatch import Plan, make_plan
+from .experts import run_experts
 from .routing import token_mean
 
 
@@ -76,7 +77,7 @@ class SparseExperts(BalancedLayer):
             exact, work = flat.to(torch.promote_types(x.dtype, torch.float32)), flat.to(low)
             routing = self.router(exact, ctx, self.expert_bias)
             plan = self._plan(routing, mask)
-            y = combine(expert_mlp(work, self.w13, self.w2, plan), routing.weights, plan.inverse)
+            y = run_experts(work, self.w13, self.w2, routing.weights, plan).y
             if self.config.shared_dim:
                 y = y + self._shared(work)
             if self.training or x.shape[1] > 1:  # one token at a time is decoding: nobody reads statistics there

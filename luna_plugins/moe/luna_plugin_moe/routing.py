@@ -35,7 +35,7 @@ def choose(
         s = torch.sigmoid(logits)
         probabilities = s / s.sum(-1, keepdim=True).clamp_min(torch.finfo(s.dtype).tiny)
     else:
-        s = probabilities = torch.softmax(logits, dim=-1)
+        s = probabilities = softmax(logits)
     ranked = s.detach() if bias is None else s.detach() + bias.to(s.dtype)
     experts = torch.topk(ranked, top_k, dim=-1).indices
     if (built_top_k or top_k) == 1:
@@ -43,8 +43,14 @@ def choose(
     else:
         # s over its sum, as a softmax of log s: without 0/0 when all of them underflow
         chosen = logits.gather(1, experts)
-        weights = torch.softmax(chosen if scores == "softmax" else torch.nn.functional.logsigmoid(chosen), dim=-1)
+        weights = softmax(chosen if scores == "softmax" else torch.nn.functional.logsigmoid(chosen))
     return Routing(experts, weights, probabilities, logits)
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Over the last dimension of (N, E). On a processor the kernel for a last dimension takes one token after the other,
+    the one for the first takes many at once: for a few experts a fifth of the time."""
+    return torch.softmax(logits.t().contiguous(), dim=0).t()
 
 
 def token_mean(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from luna_plugin_moe.dispatch import expert_mlp, make_plan
+from luna_plugin_moe.dispatch import combine, make_plan
+from luna_plugin_moe.experts import run_experts
 from luna_plugin_moe.grouped import can_group, grouped_mlp
 
 pytestmark = pytest.mark.skipif(not hasattr(F, "grouped_mm"), reason="this torch has no grouped matrix product")
@@ -28,13 +29,19 @@ def test_the_same_function_and_gradients(
     plan = make_plan(chosen, experts, None if capacity is None else torch.tensor(capacity))
     shapes = ((tokens, 16), (experts, 8 if gelu else 16, 16), (experts, 16, 8))
     x, w13, w2 = (torch.randn(shape, generator=generator) for shape in shapes)
-    target = torch.randn(tokens * top_k, 16, generator=generator)
+    weights = torch.randn(tokens, top_k, generator=generator)
+    target, each = torch.randn(tokens, 16, generator=generator), torch.randn(tokens, top_k, 16, generator=generator)
     found = []
-    for run in (expert_mlp, grouped_mlp):
-        leaves = [tensor.clone().requires_grad_() for tensor in (x, w13, w2)]
-        y = run(*leaves, plan)
-        (y * target).sum().backward()
-        found.append([y.detach(), *(leaf.grad for leaf in leaves)])
+    for grouped in (False, True):
+        *leaves, w = (tensor.clone().requires_grad_() for tensor in (x, w13, w2, weights))
+        if grouped:
+            table, index = grouped_mlp(*leaves, plan), plan.inverse
+            y = combine(table, w, index)
+        else:
+            y, table, index = run_experts(*leaves, w, plan)
+        said = table[index]
+        ((y * target).sum() + (said * each).sum()).backward()
+        found.append([y.detach(), said.detach(), *(leaf.grad for leaf in (*leaves, w))])
     for one_by_one, grouped in zip(*found, strict=True):
         torch.testing.assert_close(grouped, one_by_one, atol=1e-4, rtol=1e-4)
 
@@ -54,9 +61,11 @@ def test_a_few_rows_together_are_what_each_expert_gives(
     plan = make_plan(torch.rand(tokens, experts, generator=generator).topk(top_k).indices, experts)
     shapes = ((tokens, 16), (experts, 8 if gelu else 16, 16), (experts, 16, 8))
     x, w13, w2 = (torch.randn(shape, generator=generator) for shape in shapes)
+    weights = torch.randn(tokens, top_k, generator=generator)
     found = []
     for few in (0, 1000):
         with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-            patch.setattr("luna_plugin_moe.dispatch.FEW_ROWS", few)
-            found.append(expert_mlp(x, w13, w2, plan))
+            patch.setattr("luna_plugin_moe.experts.FEW_ROWS", few)
+            y, table, index = run_experts(x, w13, w2, weights, plan)
+            found.append(torch.cat([y[:, None], table[index]], 1))
     torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from luna_plugin_moe.dispatch import expert_mlp, make_plan, rounded
+from luna_plugin_moe.dispatch import make_plan
+from luna_plugin_moe.experts import num_rows, rounded, run_experts
 
 
 @settings(max_examples=60, deadline=None)
@@ -23,17 +24,19 @@ def test_the_same_function_and_gradients(
     plan = make_plan(chosen, experts, None if capacity is None else torch.tensor(capacity))
     shapes = ((tokens, 16), (experts, 8 if gelu else 16, 16), (experts, 16, 8))
     x, w13, w2 = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
-    target = torch.randn(tokens * top_k, 16, generator=generator, dtype=torch.float64)
+    weights, target = (torch.randn(tokens, size, generator=generator, dtype=torch.float64) for size in (top_k, 16))
     found = []
     for more in (False, True):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("luna_plugin_moe.dispatch.has_kernel_per_shape", lambda x, *, gradients, more=more: more)
-            leaves = [tensor.clone().requires_grad_() for tensor in (x, w13, w2)]
-            y = expert_mlp(*leaves, plan)
-            (y * target).sum().backward()
+            patch.setattr("luna_plugin_moe.experts.has_kernel_per_shape", lambda x, *, gradients, more=more: more)
+            leaves = [tensor.clone().requires_grad_() for tensor in (x, w13, w2, weights)]
+            y, table, index = run_experts(*leaves, plan)
+            said = table[index]
+            ((y * target).sum() + said.square().sum()).backward()
             with torch.no_grad():
-                alone = expert_mlp(x, w13, w2, plan)
-            found.append([y.detach(), alone, *(leaf.grad for leaf in leaves)])
+                alone = run_experts(x, w13, w2, weights, plan)
+            alone_said = alone.table[alone.index]
+            found.append([y.detach(), said.detach(), alone.y, alone_said, *(leaf.grad for leaf in leaves)])
     for exact, more_rows in zip(*found, strict=True):
         torch.testing.assert_close(more_rows, exact)
 
@@ -44,15 +47,17 @@ def test_few_numbers_of_rows_are_multiplied() -> None:
     assert len(set(sizes)) <= 32 * 12
     assert all(rows <= size <= rows * (1 + 1 / 32) for rows, size in enumerate(sizes, 1))
     assert rounded(77, low.double()) == 77
+    assert all(8 * (size - rows) < num_rows(8 * rows) - 8 * rows for rows, size in enumerate(sizes, 1))
 
 
 def test_weights_keep_their_dtype_and_so_do_their_gradients() -> None:
     plan = make_plan(torch.tensor([[0, 1], [1, 2], [0, 2]]), 3)
     x, w13, w2 = torch.randn(3, 16), torch.randn(3, 16, 16).requires_grad_(), torch.randn(3, 16, 8).requires_grad_()
-    y = expert_mlp(x.bfloat16(), w13, w2, plan)
+    weights = torch.rand(3, 2)
+    y = run_experts(x.bfloat16(), w13, w2, weights, plan).y
     y.float().square().sum().backward()
     low13, low2 = (w.detach().bfloat16().requires_grad_() for w in (w13, w2))
-    expected = expert_mlp(x.bfloat16(), low13, low2, plan)
+    expected = run_experts(x.bfloat16(), low13, low2, weights, plan).y
     expected.float().square().sum().backward()
     assert torch.equal(y, expected)
     assert w13.grad is not None
