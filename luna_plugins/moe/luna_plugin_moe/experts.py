@@ -240,20 +240,22 @@ def _experts_backward(
         grad_w13, grad_w2 = torch.empty_like(w13), torch.empty_like(w2)
         runs, hidden = sizes.tolist(), w2.shape[2]
         longest = max(runs, default=0)
-        grad_act, grad_inner = x.new_empty(longest, hidden), x.new_empty(longest, w13.shape[1])
-        for first, second, out13, out2, (size, mine, said, before, rate) in zip(
-            *(w.unbind() for w in (w13, w2, grad_w13, grad_w2)), _runs(runs, rows, grad, inner, slope), strict=True
+        pulls, boths = x.new_empty(longest, hidden), x.new_empty(longest, w13.shape[1])
+        *factors, hiddens = inner.split(hidden, 1)  # silu of the gate, if there is one, and the hidden layer
+        for first, second, out13, out2, (size, mine, said, act, *rates) in zip(
+            *(w.unbind() for w in (w13, w2, grad_w13, grad_w2)),
+            _runs(runs, rows, grad, hiddens, slope, *factors),
+            strict=True,
         ):
             if not size:
                 out13.zero_()
                 out2.zero_()
                 continue
-            pull, both = grad_act[:size], grad_inner[:size]
+            pull, both = pulls[:size], boths[:size]
             torch.mm(said, second.to(x.dtype), out=pull)
-            _outer(said, before[:, -hidden:], out2)
-            torch.mul(pull, rate, out=both[:, :hidden])
-            if both.shape[1] > hidden:
-                torch.mul(pull, before[:, :hidden], out=both[:, hidden:])
+            _outer(said, act, out2)
+            for rate, part in zip(rates, both.split(hidden, 1), strict=True):
+                torch.mul(pull, rate, out=part)
             _outer(both, mine, out13)
             torch.mm(both, first.to(x.dtype), out=mine)  # the rows have been used: their gradient takes their place
         return sum_rows(rows, index), grad_w13, grad_w2, grad_weights

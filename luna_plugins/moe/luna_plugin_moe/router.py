@@ -6,7 +6,6 @@ Shape letters: N tokens, D width, E experts, K chosen.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luna_kernel.contracts.layers import Context, Dims
@@ -32,8 +31,8 @@ class TopKRouter(Router):
         nn.init.normal_(self.weight, std=self.dims.init_std)
 
     def logits(self, x: Tensor, ctx: Context) -> Tensor:
-        """ℓ (N, E) of x (N, D)."""
-        return F.linear(x, self.weight.to(x.dtype))
+        """ℓ (N, E) of x (N, D), a transposed (E, N): what is done over a few experts is done for many tokens at once."""
+        return (self.weight.to(x.dtype) @ x.t()).t()
 
     def forward(self, x: Tensor, ctx: Context, bias: Tensor | None = None, extra: Tensor | None = None) -> Routing:
         """See `Router`."""

@@ -48,8 +48,8 @@ def choose(
 
 
 def softmax(logits: Tensor) -> Tensor:
-    """Over the last dimension of (N, E). On a processor the kernel for a last dimension takes one token after the other,
-    the one for the first takes many at once: for a few experts a fifth of the time."""
+    """Over the last dimension of (N, E). On a processor the kernel for a last dimension takes one token after the
+    other, the one for the first takes many at once: for a few experts a fifth of the time."""
     return torch.softmax(logits.t().contiguous(), dim=0).t()
 
 
