@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from luna_plugin_moe.routing import entropy, token_mean
 from torch import Tensor, nn
 
 from .meeting import confer
+from .probes import meet
 
 
 def fill(weight: Tensor) -> None:
@@ -75,23 +75,15 @@ class ProbeContext(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (N, D) float32 -> scores (N, E) to add to the router's logits, the probes (N, E, R), and who listened to
         whom (N, H, E, E)."""
-        num_experts, rank = self.probe_bias.shape
-        z = F.linear(x, self.down.to(x.dtype))
-        flat = F.linear(z, self.probe.view(-1, rank).to(x.dtype), self.probe_bias.view(-1).to(x.dtype))
-        probes = F.silu(flat).view(-1, num_experts, rank)
+        rank = self.probe_bias.shape[1]
         size = rank // self.heads
         query, key, value = (w.to(x.dtype).view(self.heads, size, rank) for w in (self.query, self.key, self.value))
         score = self.score.to(x.dtype)
+        pairs = (query.transpose(1, 2) @ key / math.sqrt(size)).transpose(0, 1).reshape(rank, -1)  # (R, H·R)
         values = torch.einsum("hs,hsr->rh", score.view(self.heads, size), value)  # (R, H)
-        direct = probes @ torch.cat([score[:, None], values], dim=1)  # (N, E, 1 + H)
-        scores = direct[..., 0]
-        attentions = []
-        for head in range(self.heads):
-            asked = probes @ (query[head].t() @ key[head] / math.sqrt(size))
-            attention = torch.softmax(asked @ probes.transpose(1, 2), dim=-1)
-            scores = scores + (attention @ direct[..., 1 + head, None]).squeeze(-1)
-            attentions.append(attention.detach())
-        return scores, probes, torch.stack(attentions, 1)
+        wide = torch.cat([pairs, score[:, None], values], dim=1)
+        down, probe, bias = (w.to(x.dtype) for w in (self.down, self.probe.view(-1, rank), self.probe_bias.view(-1)))
+        return meet(x, down, probe, bias, wide, self.heads)
 
     def calibration(self, probes: Tensor, outputs: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """How well the probes of the chosen experts foretell a sketch of what they said.

@@ -221,7 +221,8 @@ class CollaborativeExperts(BalancedLayer):
         shape = (*index.shape, probes.shape[-1])
         said = F.linear(table.detach(), self.context.sketch.to(table.dtype))
         said = said.index_select(0, index.reshape(-1)).view(shape)
-        chosen = probes.gather(1, spoken.routing.experts.unsqueeze(-1).expand(shape))
+        first = torch.arange(0, probes.shape[0] * probes.shape[1], probes.shape[1], device=probes.device)
+        chosen = probes.flatten(0, 1).index_select(0, (first[:, None] + spoken.routing.experts).view(-1)).view(shape)
         return self.context.calibration(chosen, said.to(probes.dtype), mask)
 
     def flops_per_token(self, context_length: int) -> float:

@@ -31,7 +31,7 @@ class TopKRouter(Router):
         nn.init.normal_(self.weight, std=self.dims.init_std)
 
     def logits(self, x: Tensor, ctx: Context) -> Tensor:
-        """ℓ (N, E) of x (N, D), a transposed (E, N): what is done over a few experts is done for many tokens at once."""
+        """ℓ (N, E) of x (N, D), a transposed (E, N): what is done over few experts is done for many tokens at once."""
         return (self.weight.to(x.dtype) @ x.t()).t()
 
     def forward(self, x: Tensor, ctx: Context, bias: Tensor | None = None, extra: Tensor | None = None) -> Routing:
