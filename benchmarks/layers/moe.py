@@ -6,7 +6,8 @@ Forward and backward of one layer, 8 experts of which 2 work on a token. `dense`
 work on a token. `plain MoE`: sort and group, written with ordinary operations. `Mixtral`: transformers' layer with each
 of its ways to run the experts (`batched_mm` copies weights per token: only where the copies fit into 1 GiB).
 `keeps`: what autograd keeps for the backward pass, parameters left out. `peak`: most bytes that were allocated in one
-forward and backward, as the profiler counts them. `products alone`: what no way to run the experts one by one can go
+forward and backward, as the profiler counts them; `less gradients`: those of the weights left out, of which all experts
+have four times what a dense layer has. `products alone`: what no way to run the experts one by one can go
 below, in bfloat16 with the casts of the weights and of their gradients. As in `luna train`, memory that was freed is
 kept for the next step and products in float32 go by oneDNN where it is faster; `, as it comes` is the same layer, with
 products as PyTorch takes them by itself. With `--fresh` each round has another text, so that experts' rows change as
@@ -126,6 +127,8 @@ def measure(args: argparse.Namespace, d: int, tokens: int, low: bool) -> list[di
 
         return run
 
+    if args.only:
+        layers = {name: layer for name, layer in layers.items() if name in (*args.only, "dense")}
     cases = {name: step(layer) for name, layer in layers.items()}
     if not low and args.float32 == "onednn":
         for name in ("dense", "Mixtral grouped_mm"):
@@ -138,7 +141,9 @@ def measure(args: argparse.Namespace, d: int, tokens: int, low: bool) -> list[di
     for name, layer in layers.items():
         kept = saved_bytes(lambda layer=layer: forward(layer), parameters) / 2**20
         layer.zero_grad()
-        notes[name] = {"MiB kept": kept, "MiB peak": peak_bytes(step(layer)) / 2**20}
+        peak = peak_bytes(step(layer)) / 2**20
+        gradients = sum(p.grad.nbytes for p in layer.parameters() if p.grad is not None) / 2**20
+        notes[name] = {"MiB kept": kept, "MiB peak": peak, "less gradients": peak - gradients}
     title = (
         f"{'bf16' if low else 'fp32'}, d {d}, T {tokens}, B {args.batch}, {args.threads} thread(s), forward + backward"
     )
@@ -161,6 +166,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, help="hidden width of one expert; default 3 d")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--warm", type=int, default=1, help="rounds before those that are measured")
+    parser.add_argument("--only", nargs="+", help="of the layers only these, by name, and dense")
     parser.add_argument("--fresh", action="store_true", help="another text in each round, with other rows per expert")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=["fp32", "bf16", "both"], default="both")
