@@ -14,6 +14,8 @@ import torch
 from luna_plugin_moe.routing import softmax
 from torch import Tensor
 
+from luna_kernel.model.operator import operator
+
 
 def meet(
     x: Tensor, down: Tensor, probe: Tensor, bias: Tensor, wide: Tensor, heads: int
@@ -34,28 +36,8 @@ def meet(
     Returns:
         Scores (N, E); the probes (N, E, R); and a (N, H, E, E), who listened to whom, without gradient.
     """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        scores, probes, attention, *_ = _meet_op(x, down, probe, bias, wide, heads)
-    else:
-        scores, probes, attention, *_ = _meet(x, down, probe, bias, wide, heads)
+    scores, probes, attention, *_ = _meet(x, down, probe, bias, wide, heads)
     return scores, probes, attention.detach().transpose(1, 2)
-
-
-def _meet(x: Tensor, down: Tensor, probe: Tensor, bias: Tensor, wide: Tensor, heads: int) -> tuple[Tensor, ...]:
-    """Scores, probes, attention (N, E, H, E); and for the backward pass z (N, R), the probes before silu (N·E, R), the
-    probes times `wide` (N·E, W), and what each head heard (N, E, H)."""
-    n, rank = x.shape[0], down.shape[0]
-    experts = bias.shape[0] // rank
-    z = x @ down.t()
-    flat = torch.addmm(bias, z, probe.t()).view(n * experts, rank)
-    probes = torch.nn.functional.silu(flat)
-    both = probes @ wide
-    asked, direct, values = _parts(both, n, experts, heads)
-    logits = asked @ probes.view(n, experts, rank).transpose(1, 2)
-    attention = softmax(logits.flatten(0, 1)).contiguous().view(n, experts, heads, experts)
-    heard = (attention * values.unsqueeze(1)).sum(-1)
-    scores = direct + heard.sum(-1)
-    return scores, probes.view(n, experts, rank), attention, z, flat, both, heard
 
 
 def _parts(both: Tensor, n: int, experts: int, heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,15 +47,28 @@ def _parts(both: Tensor, n: int, experts: int, heads: int) -> tuple[Tensor, Tens
     return rows, direct.view(n, experts), values.reshape(n, experts, heads).transpose(1, 2)
 
 
-@torch.library.custom_op("luna_moc::meet", mutates_args=())
-def _meet_op(
+@operator("luna_moc::meet")
+def _meet(
     x: Tensor, down: Tensor, probe: Tensor, bias: Tensor, wide: Tensor, heads: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Scores, probes, attention (N, E, H, E); and for the backward pass z (N, R), the probes before silu (N·E, R), the
+    probes times `wide` (N·E, W), and what each head heard (N, E, H)."""
+    n, rank = x.shape[0], down.shape[0]
+    experts = bias.shape[0] // rank
     with torch.autocast(x.device.type, enabled=False):
-        return _meet(x, down, probe, bias, wide, heads)  # type: ignore[return-value]
+        z = x @ down.t()
+        flat = torch.addmm(bias, z, probe.t()).view(n * experts, rank)
+        probes = torch.nn.functional.silu(flat)
+        both = probes @ wide
+        asked, direct, values = _parts(both, n, experts, heads)
+        logits = asked @ probes.view(n, experts, rank).transpose(1, 2)
+        attention = softmax(logits.flatten(0, 1)).contiguous().view(n, experts, heads, experts)
+        heard = (attention * values.unsqueeze(1)).sum(-1)
+        scores = direct + heard.sum(-1)
+        return scores, probes.view(n, experts, rank), attention, z, flat, both, heard
 
 
-@_meet_op.register_fake
+@_meet.register_fake
 def _(
     x: Tensor, down: Tensor, probe: Tensor, bias: Tensor, wide: Tensor, heads: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -151,4 +146,4 @@ def _back_meet(ctx: Any, grad_scores: Tensor | None, grad_probes: Tensor | None,
     return (*_meet_backward(grad_scores, grad_probes, *ctx.saved_tensors), None)
 
 
-_meet_op.register_autograd(_back_meet, setup_context=_save_meet)
+_meet.register_autograd(_back_meet, setup_context=_save_meet)

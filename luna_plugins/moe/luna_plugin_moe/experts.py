@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from luna_kernel.model.linear import has_kernel_per_shape, linear
+from luna_kernel.model.operator import operator
 
 from .dispatch import Plan, combine, sum_rows
 from .grouped import can_group, grouped_mlp
@@ -103,7 +104,7 @@ def lay_out(x: Tensor, order: Tensor, inverse: Tensor, counts: Tensor, kept: Ten
     given, used = counts.tolist(), kept.tolist()
     sizes = [rounded(size, x, keep=keep) for size in used]
     place = torch.arange(pairs, device=order.device)
-    if sizes != given:
+    if sizes != given or used != given:  # rounding up may hide that pairs were turned away
         shifts, begin, pair = [], 0, 0
         for size, count in zip(sizes, given, strict=True):
             shifts.append(begin - pair)
@@ -184,7 +185,7 @@ def _gather(x: Tensor, tokens: Tensor) -> Tensor:
     return rows
 
 
-@torch.library.custom_op("luna_moe::experts", mutates_args=())
+@operator("luna_moe::experts")
 def _experts(
     x: Tensor, w13: Tensor, w2: Tensor, weights: Tensor, order: Tensor, inverse: Tensor, counts: Tensor, kept: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
