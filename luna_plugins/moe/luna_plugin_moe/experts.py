@@ -20,7 +20,7 @@ from torch import Tensor
 from luna_kernel.model.linear import has_kernel_per_shape, linear
 from luna_kernel.model.operator import operator
 
-from .dispatch import Plan, combine, sum_rows
+from .dispatch import ROWS_AT_ONCE, Plan, combine, sum_rows
 from .grouped import can_group, grouped_mlp
 
 FEW_ROWS = 64
@@ -240,7 +240,7 @@ def _experts_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, w13, w2 and the weights."""
     with torch.autocast(x.device.type, enabled=False):
-        grad, grad_weights = _pull_back(grad_y, grad_table, x.dtype, weights, table, index, tokens)
+        grad, grad_weights = _pull_back(grad_y, grad_table, weights, table, index, tokens)
         rows = _gather(x, tokens)
         grad_w13, grad_w2 = torch.empty_like(w13), torch.empty_like(w2)
         runs, hidden = sizes.tolist(), w2.shape[2]
@@ -269,24 +269,27 @@ def _experts_backward(
 def _pull_back(
     grad_y: Tensor | None,
     grad_table: Tensor | None,
-    low: torch.dtype,
     weights: Tensor,
     table: Tensor,
     index: Tensor,
     tokens: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of the table (R, D), zero where there is no pair, in the dtype `low`; and of the weights (N, K)."""
-    flat, scale = index.flatten(), weights.new_zeros(len(table))
-    if grad_y is None:
-        grad, grad_weights = weights.new_zeros(table.shape), torch.zeros_like(weights)
+    """The gradients of the table (R, D), zero where there is no pair, in its dtype; and of the weights (N, K)."""
+    flat, zeros = index.flatten(), weights.new_zeros(len(table))
+    if grad_y is None or not len(grad_y):
+        grad, dots = torch.zeros_like(table), zeros
     else:
-        grad = grad_y.index_select(0, tokens) if len(grad_y) else grad_y.new_zeros(table.shape)
-        dots = torch.linalg.vecdot(grad, table.to(grad.dtype))
-        grad_weights = dots.index_select(0, flat).view_as(weights)
-        grad.mul_(scale.index_copy(0, flat, weights.flatten()).unsqueeze(1))
+        grad, dots = torch.empty_like(table), torch.empty_like(zeros)
+        scale = zeros.index_copy(0, flat, weights.flatten())
+        at_once = ROWS_AT_ONCE if table.device.type == "cpu" else len(table)
+        for start in range(0, len(table), at_once):
+            part = slice(start, start + at_once)
+            rows = grad_y.index_select(0, tokens[part])
+            dots[part] = torch.linalg.vecdot(rows, table[part].to(rows.dtype))
+            grad[part] = rows.mul_(scale[part].unsqueeze(1))
     if grad_table is not None:
-        grad += grad_table * scale.index_fill(0, flat, 1).unsqueeze(1)
-    return grad.to(low), grad_weights
+        grad += grad_table * zeros.index_fill(0, flat, 1).to(grad.dtype).unsqueeze(1)
+    return grad, dots.index_select(0, flat).view_as(weights)
 
 
 def _times(left: Tensor, right: Tensor, out: Tensor) -> None:
