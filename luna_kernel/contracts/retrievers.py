@@ -100,6 +100,12 @@ class Retriever(ABC):
 
         Called before `save`, for a retriever that keeps something elsewhere, which is then needed no more."""
 
+    def placed(self) -> None:  # noqa: B027  optional
+        """What `save` wrote, or `load` opened, lies where the next `load` finds it.
+
+        Called after each writing, also where nothing of this index had to be written, for a retriever that keeps
+        something elsewhere: a process may have died after `save`, and what it wrote is then found by nobody."""
+
     @classmethod
     @abstractmethod
     def load(cls, config: Any, folder: Path, registry: Registry | None = None) -> Retriever:

@@ -3,8 +3,9 @@
 The rows are an index, not the truth: they can be made anew from the knowledge base at any time, and a transaction adds
 all of a batch or nothing. What is removed is hidden at once, and deleted when the index is saved, which only the
 process does that holds the knowledge base's lock: one that merely searches, with an older view, must not delete what
-another has just written. A collection that was never saved, or that another has replaced, is swept a day later, unless
-somebody still searches in it.
+another has just written. A collection that no pointer names, or that another has replaced, is swept a day later, unless
+somebody still searches in it. A process may die after the rows are saved and before the pointer lies in its place, or
+just after: so a new collection and the one that it replaces both count as not needed until the place is known.
 """
 
 from __future__ import annotations
@@ -137,24 +138,30 @@ class CollectionRetriever(Retriever):
                 sql.SQL("DELETE FROM {} WHERE collection = %s AND id = ANY(%s)").format(table),
                 (self.collection, sorted(self._hidden)),
             )
-            statement = sql.SQL("UPDATE {} SET saved = %s, made = now() WHERE id = %s").format(collections)
-            cursor.execute(statement, (True, self.collection))
             if self._replaced is not None:
-                cursor.execute(statement, (False, self._replaced))
+                statement = sql.SQL("UPDATE {} SET saved = false, made = now() WHERE id = ANY(%s)")
+                cursor.execute(statement.format(collections), ([self.collection, self._replaced],))
         self._hidden.clear()
         self._replaced = None  # said once: to say it again would begin its day anew
         durable.write_json(folder / POINTER, {"collection": self.collection, **self.state()})
         self._sweep()
 
+    def placed(self) -> None:
+        """See `Retriever.placed`: from now on the collection is needed."""
+        if self._made:
+            with self.server.transaction() as cursor:
+                statement = sql.SQL("UPDATE {} SET saved = true WHERE id = %s AND NOT saved")
+                cursor.execute(statement.format(self.server.name("collections")), (self.collection,))
+
     def _sweep(self) -> None:
-        """Delete the collections that were never saved or have been replaced, a day later, and not while in use."""
+        """Delete the collections that nobody needs, a day later, and not while in use."""
         collections = self.server.name("collections")
         with self.server.transaction() as cursor:
             cursor.execute(
-                sql.SQL("SELECT id FROM {} WHERE kind = %s AND NOT saved AND made < now() - interval '1 day'").format(
-                    collections
-                ),
-                (self.table,),
+                sql.SQL(
+                    "SELECT id FROM {} WHERE kind = %s AND id <> %s AND NOT saved AND made < now() - interval '1 day'"
+                ).format(collections),
+                (self.table, self.collection),
             )
             for (collection,) in cursor.fetchall():
                 if not self.server.is_kept(cursor, lock_key(collection)):

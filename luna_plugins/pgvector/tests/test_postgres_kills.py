@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -38,6 +39,24 @@ with KnowledgeBase.open(place, load_plugins("rag,pgvector").registry) as kb:
         kb.remove(sorted(kb.store.files())[:2], wait=60)
         kb.sync([docs], rebuild=True, wait=60)
 """
+
+DIES = """
+import os, signal, sys
+from pathlib import Path
+from luna_kernel.plugins import load_plugins
+from luna_plugin_pgvector.collection import CollectionRetriever
+from luna_plugin_rag.knowledge_base import KnowledgeBase
+place, docs, moment = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+work = getattr(CollectionRetriever, moment)
+def die(self, *args):
+    if moment == "save":
+        work(self, *args)
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(CollectionRetriever, moment, die)
+with KnowledgeBase.open(place, load_plugins("rag,pgvector").registry) as kb:
+    kb.sync([docs], rebuild=True)
+"""
+"""Ends by a signal when the collection has been saved, or when its pointer has been placed and nothing after that."""
 
 
 def text_of(number: int, version: int) -> str:
@@ -126,6 +145,33 @@ def test_killed_processes_leave_whole_files_in_or_out(vectors: str, tmp_path: Pa
     with psycopg.connect(vectors) as connection:  # the server let go of what the dead held
         held = connection.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone()
     assert held == (0,)
+
+
+@pytest.mark.parametrize("moment", ["save", "placed"])
+def test_a_death_around_the_pointers_placing_leaves_no_collection(
+    vectors: str, tmp_path: Path, registry: Registry, moment: str
+) -> None:
+    with psycopg.connect(vectors) as connection:
+        connection.execute("DROP SCHEMA IF EXISTS luna CASCADE")
+    place, docs = begin(tmp_path, registry, random.Random(3))
+    for number in range(1, 9):  # so much is gone that the index is made anew, in a collection of its own
+        (docs / f"d{number}.md").unlink()
+    died = subprocess.run([sys.executable, "-c", DIES, str(place), str(docs), moment], capture_output=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    with psycopg.connect(vectors) as connection:
+        before = connection.execute("SELECT count(*) FROM luna.collections").fetchone()
+    check_end(place, docs, registry)
+    with psycopg.connect(vectors) as connection:
+        connection.execute("UPDATE luna.collections SET made = now() - interval '2 days' WHERE NOT saved")
+    (docs / "d0.md").write_text(text_of(0, 1), encoding="utf-8")
+    check_end(place, docs, registry)  # a later writing sweeps
+    pointer = json.loads((place / "index" / "pgtext" / "data" / "collection.json").read_text(encoding="utf-8"))
+    with psycopg.connect(vectors) as connection:
+        left = connection.execute("SELECT count(*) FROM luna.collections").fetchone()
+        needed = connection.execute("SELECT saved FROM luna.collections WHERE id = %s", (pointer["collection"],))
+        assert needed.fetchone() == (True,)
+    assert before == (2,)
+    assert left == (1,)
 
 
 def test_a_server_that_crashes_leaves_whole_files_in_or_out(

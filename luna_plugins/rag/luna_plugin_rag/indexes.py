@@ -142,6 +142,7 @@ class Indexes:
                 if not index.saved:
                     self._write(index)
                     index.saved = True
+                index.retriever.placed()
         finally:
             self._progress = None
 
