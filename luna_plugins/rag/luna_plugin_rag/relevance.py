@@ -12,14 +12,15 @@ lie in 0 to 1:
     phrase     share of the question's pairs of neighbouring words that are neighbours in the passage too
     letters    share of the runs of four letters of the question's words that the best sentence holds, each weighed as
                its word
-    names      share of the question's capitalised words, but for the first, that the passage holds
+    names      share of the question's names that the passage holds: its capitalised words but for the first, and those
+               that the candidates' sentences mostly write with a capital
 
 The score is their weighted sum. The weights are a listwise logistic regression on questions whose passage is known. The
-probability that a passage answers is a logistic regression on the score, its lead over the best other candidate, the
-number of the question's terms, and whether the kind of thing that it asks for (a number, a date, a name, a reason) is
-missing around the best sentence. It is fitted on questions with and without their passage, in collections from eleven
-passages of one article to all of them. `benchmarks/knowledge/fit_relevance.py` fits both, checks them on articles that
-were held out, and prints these very constants.
+probability that a passage answers is a logistic regression on `EVIDENCE`, which is made of the score and of what the
+question is about: its words without those that only ask (`luna_plugin_rag.asking`). A short question has little score
+even where its passage has all that it says. It is fitted on questions, whole and cut short, with and without their
+passage, in collections from eleven passages of one article to all of them. `benchmarks/knowledge/fit_relevance.py` fits
+both, checks them on articles that were held out, and prints these very constants.
 """
 
 from __future__ import annotations
@@ -35,21 +36,42 @@ from dataclasses import dataclass
 
 from luna_kernel.chat.extract import kind_asked
 from luna_kernel.contracts.retrievers import Candidate, Reranker
-from luna_kernel.data.portuguese import STOP_WORDS, fold, stem, terms, words
+from luna_kernel.data.portuguese import STOP_WORDS, fold, stem, words
 from luna_kernel.data.sentences import sentences
 
+from .asking import LIGHT, kinds_named
+
 FEATURES = ("lexical", "fuzzy", "covered", "words", "phrase", "letters", "names")
-WEIGHTS = (2.19, 2.12, 2.35, 1.62, 2.65, 3.00, 1.37)
-CALIBRATION = (-8.37, 0.59, 0.51, 0.73, -0.69)
-"""Intercept; slopes of the score, the lead, the logarithm of 1 + the number of terms, the kind that is missing."""
+WEIGHTS = (2.14, 2.08, 2.56, 1.65, 2.71, 2.86, 1.26)
+EVIDENCE = ("one", "score", "lead", "length", "missing", "there", "unknown", "few", "sentence")
+"""What a probability is made of. Words are here those of what the question is about, by stems:
+
+    one       1
+    score     the score
+    lead      of the score over the best other candidate's, at most `MAX_LEAD`
+    length    ln(1 + how many stems the question has, light ones too)
+    missing   whether the kind that is asked for (a number, a date, a name, a reason) is not beside the best sentence
+    there     whether something of a kind that the question names (`preco`, `telefone`) is
+    unknown   share of the words that no candidate holds
+    few       ln(`MANY` / candidates)
+    sentence  share of the words that the best sentence holds
+"""
+CALIBRATION = (-8.09, 0.36, 0.58, 1.30, -0.81, 1.05, -2.12, 0.49, 1.83)
+MANY = 30
+"""Candidates of a question in a knowledge base that is not small."""
 MAX_LEAD = 3.0
 """A longer lead says no more; it also bounds what a collection of one passage can claim."""
 
 _STOP_WEIGHT = 0.1
 """A stop word's share of the weight of the question's rarest word."""
+_LIGHT_WEIGHT, _NAMED_WEIGHT = 0.2, 0.5
+"""The most that a light word, and one that names a kind, weigh beside it."""
 _RUN = 4
 _K1, _B = 1.5, 0.75
 _NAME = re.compile(r"(?<=\W)[^\W\d_a-zà-öø-ÿ]\w*")
+_NAME_INSIDE = re.compile(r"(?<=[\w,;] )[^\W\d_a-zà-öø-ÿ]\w+")
+"""A capitalised word that begins neither sentence nor line."""
+_COMMON = re.compile(r"\b[a-zà-öø-ÿ]\w*")
 
 
 class AlignmentReranker(Reranker):
@@ -62,15 +84,11 @@ class AlignmentReranker(Reranker):
 
     def relevance(self, query: str, candidates: Sequence[Candidate], scores: Sequence[float]) -> list[float]:
         """The probability that each passage answers the question; candidates and scores best first."""
-        question = Question(query, {})
-        return [
-            calibrate(question.evidence(candidate, score, score - best_other(scores, place)))
-            for place, (candidate, score) in enumerate(zip(candidates, scores, strict=True))
-        ]
+        return [calibrate(evidence) for evidence in Question(query, {}).evidence(candidates, scores)]
 
 
 def calibrate(evidence: Sequence[float]) -> float:
-    """The probability for what `Question.evidence` gives."""
+    """The probability for what `Question.evidence` gives of a passage."""
     logit = sum(weight * value for weight, value in zip(CALIBRATION, evidence, strict=True))
     return 1 / (1 + math.exp(-logit))
 
@@ -93,12 +111,14 @@ class Question:
         self.query = query
         self._is_kind = kind_asked(query)
         rarest = max(weights.values(), default=1.0)
-        self.weights = {term: weights.get(term, rarest) for term in terms(query)}
-        """By stem, stop words left out unless there is nothing else."""
+        self._named = kinds_named(query)
         in_order = words(query)
-        self.words = {
-            word: _STOP_WEIGHT * rarest if word in STOP_WORDS else weights.get(stem(word), rarest) for word in in_order
-        }
+        self.words = {word: self._weight(word, weights, rarest) for word in in_order}
+        said = [word for word in in_order if word not in STOP_WORDS] or in_order
+        self.weights = {stem(word): self.words[word] for word in said}
+        """By stem, stop words left out unless there is nothing else."""
+        self.content = {stem(word) for word in said if word not in LIGHT} - self._named.keys() or set(self.weights)
+        """Stems of what the question is about."""
         self.pairs = {
             f" {first} {second} ": min(self.words[first], self.words[second])
             for first, second in itertools.pairwise(in_order)
@@ -107,11 +127,21 @@ class Question:
         for word, weight in self.words.items():
             for run in _runs(f" {word} "):
                 self.runs[run] = max(weight, self.runs.get(run, 0.0))
-        self.names = {
-            word: self.words[word]
-            for name in _NAME.findall(query)
-            if (word := fold(name)) in self.words and word not in STOP_WORDS
-        }
+        self._capitalised = {fold(name) for name in _NAME.findall(query)}
+
+    def _weight(self, word: str, weights: Mapping[str, float], rarest: float) -> float:
+        if word in STOP_WORDS:
+            return _STOP_WEIGHT * rarest
+        weight, most = weights.get(stem(word), rarest), 1.0
+        if stem(word) in self._named:
+            most = _NAMED_WEIGHT
+        elif word in LIGHT:
+            most = _LIGHT_WEIGHT
+        return min(weight, most * rarest)
+
+    def held(self, text: str, stems: AbstractSet[str]) -> AbstractSet[str]:
+        """`stems`, and those of the question's words that name a kind of which `text` has something."""
+        return stems | {term for term, pattern in self._named.items() if pattern.search(text)} if self._named else stems
 
     def share(self, held: AbstractSet[str]) -> float:
         """The share of the mass of the question's stems that `held` has."""
@@ -120,6 +150,7 @@ class Question:
     def features(self, candidates: Sequence[Candidate]) -> list[tuple[float, ...]]:
         """The features of some passages, each in the order of `FEATURES`."""
         passages = [_passage(candidate.title, candidate.heading, candidate.text) for candidate in candidates]
+        names = self._names(passages)
         rows = []
         for candidate, passage, bm25 in zip(candidates, passages, self._bm25(passages), strict=True):
             # The constants are those of both retrievers together; 0 for one that was not asked would call all unlikely.
@@ -127,13 +158,26 @@ class Question:
             rows.append((
                 candidate.scores.get("bm25", instead),
                 candidate.scores.get("tfidf", instead),
-                self.share(passage.stems),
+                self.share(self.held(candidate.text, passage.stems)),
                 bm25,
                 _share(self.pairs, {pair for pair in self.pairs if pair in passage.text}),
                 self._letters(passage),
-                _share(self.names, passage.counts),
+                _share(names, passage.counts),
             ))  # fmt: skip
         return rows
+
+    def _names(self, passages: Sequence[_Passage]) -> dict[str, float]:
+        """The question's names with their weights."""
+        return {
+            word: weight
+            for word, weight in self.words.items()
+            if word not in STOP_WORDS
+            and (
+                word in self._capitalised
+                or sum(word in passage.names for passage in passages)
+                > sum(word in passage.common for passage in passages)
+            )
+        }
 
     def _bm25(self, passages: Sequence[_Passage]) -> list[float]:
         """BM25 of the words as they stand, relative to the best; lengths relative to the mean of these passages."""
@@ -152,19 +196,29 @@ class Question:
         held = ((run for run in self.runs if run in text) for text in passage.sentences)
         return max((_share(self.runs, sentence) for sentence in held), default=0.0)
 
-    def evidence(self, candidate: Candidate, score: float, lead: float) -> tuple[float, ...]:
-        """What `CALIBRATION` weighs: 1, the score, its lead, ln(1 + terms), whether the kind asked for is missing."""
-        missing = self._is_kind is not None and not self._holds_kind(candidate.text)
-        return (1.0, score, min(lead, MAX_LEAD), math.log(1 + len(self.weights)), float(missing))
+    def evidence(self, candidates: Sequence[Candidate], scores: Sequence[float]) -> list[tuple[float, ...]]:
+        """What `CALIBRATION` weighs of each passage, in the order of `EVIDENCE`; candidates and scores best first."""
+        passages = [_passage(candidate.title, candidate.heading, candidate.text) for candidate in candidates]
+        size = max(len(self.content), 1)
+        unknown = len(self.content.difference(*(passage.stems for passage in passages))) / size
+        length = math.log(1 + len(self.weights))
+        few = math.log(MANY / max(min(len(candidates), MANY), 1))
+        rows = []
+        for place, (candidate, passage, score) in enumerate(zip(candidates, passages, scores, strict=True)):
+            shares = [len(self.content & stems) / size for stems in passage.sentence_stems]
+            best = max(range(len(shares)), key=shares.__getitem__, default=0)
+            missing, there = self._kinds(candidate.text, passage, best)
+            lead = min(score - best_other(scores, place), MAX_LEAD)
+            share = max(shares, default=0.0)
+            rows.append((1.0, score, lead, length, missing, there, unknown, few, share))
+        return rows
 
-    def _holds_kind(self, text: str) -> bool:
-        """Whether the best sentence or one beside it holds the kind of thing that the question asks for."""
-        assert self._is_kind is not None
-        found = [text[start:end] for start, end in sentences(text)]
-        if not found:
-            return False
-        best = max(range(len(found)), key=lambda place: self.share(self.weights.keys() & set(terms(found[place]))))
-        return any(self._is_kind(sentence, self.query) for sentence in found[max(0, best - 1) : best + 2])
+    def _kinds(self, text: str, passage: _Passage, best: int) -> tuple[float, float]:
+        """What `EVIDENCE` calls missing and there, of the best sentence and those beside it."""
+        beside = [text[start:end] for start, end in passage.spans[max(0, best - 1) : best + 2]]
+        missing = self._is_kind is not None and not any(self._is_kind(one, self.query) for one in beside)
+        there = any(pattern.search(one) for pattern in self._named.values() for one in beside)
+        return float(missing), float(there)
 
 
 @dataclass(frozen=True)
@@ -177,18 +231,40 @@ class _Passage:
     """How often each word is there."""
     stems: frozenset[str]
     """As `terms` gives them."""
+    names: frozenset[str]
+    """Folded words that are written with a capital inside a sentence."""
+    common: frozenset[str]
+    """Words that are written without one."""
+    spans: list[tuple[int, int]]
+    """Of the sentences in the text."""
     sentences: list[str]
     """Each sentence of the text: its folded words, each between blanks."""
+    sentence_stems: list[frozenset[str]]
+    """Each sentence's stems."""
 
 
 @functools.lru_cache(maxsize=1024)
 def _passage(title: str, heading: str, text: str) -> _Passage:
     """A candidate's words; title and headings count as words, not as sentences."""
-    found = [words(text[start:end]) for start, end in sentences(text)]
+    spans = list(sentences(text))
+    found = [words(text[start:end]) for start, end in spans]
     everything = [*words(title), *words(heading), *(word for one in found for word in one)]
     counts = Counter(everything)
-    stems = frozenset(map(stem, counts.keys() - STOP_WORDS)) or frozenset(map(stem, counts))
-    return _Passage(_joined(everything), counts, stems, [_joined(one) for one in found])
+    return _Passage(
+        _joined(everything),
+        counts,
+        _stems(counts.keys()),
+        frozenset(fold(name) for name in _NAME_INSIDE.findall(text)),
+        frozenset(fold(word) for word in _COMMON.findall(text)),
+        spans,
+        [_joined(one) for one in found],
+        [_stems(set(one)) for one in found],
+    )
+
+
+def _stems(found: AbstractSet[str]) -> frozenset[str]:
+    """Their stems without stop words, unless there is nothing else."""
+    return frozenset(map(stem, found - STOP_WORDS)) or frozenset(map(stem, found))
 
 
 def _joined(found: Sequence[str]) -> str:

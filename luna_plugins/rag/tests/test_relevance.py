@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from luna_plugin_rag.fusion import fuse
-from luna_plugin_rag.relevance import FEATURES, WEIGHTS, AlignmentReranker, Question, calibrate
+from luna_plugin_rag.relevance import CALIBRATION, EVIDENCE, FEATURES, WEIGHTS, AlignmentReranker, Question, calibrate
 
 from luna_kernel.contracts.retrievers import Candidate, Hit
 
@@ -62,7 +64,7 @@ def test_features() -> None:
         {"lexical": 1, "fuzzy": 0, "covered": 1, "words": 1, "phrase": 3 / 5, "letters": full["letters"], "names": 0}
     )
     (titled,) = features(query, Candidate(1, "Nada.", "O sino", "A capela"))
-    assert titled["covered"] == pytest.approx(2 / 3)
+    assert titled["covered"] == pytest.approx(2 / 2.5), "`pesa` names a kind and counts half"
     assert titled["letters"] < full["letters"] / 2
 
 
@@ -93,8 +95,16 @@ def test_names() -> None:
     assert [row["names"] for row in features("Onde nasceu Rui Barbosa?", there, half)] == [1, 0.5]
     weighted = features("Onde nasceu Rui Barbosa?", half, weights={"rui": 3.0, "barb": 1.0, "nasc": 1.0})
     assert weighted[0]["names"] == 0.75
-    assert [row["names"] for row in features("onde nasceu rui barbosa", there, half)] == [0, 0]
+    assert [row["names"] for row in features("onde nasceu rui barbosa", there, half)] == [1, 0]
     assert features("Onde nasceu D’Ávila?", there)[0]["names"] == 0, "a name that is no word of the question"
+
+
+def test_a_word_is_a_name_where_documents_write_it_so() -> None:
+    common = Candidate(3, "O rui e o barbosa são peixes. Barbosa vem de barba.")
+    (found,) = features("onde nasceu rui barbosa", common)
+    assert found["names"] == 0, "in small letters, or only at the beginning of a sentence"
+    rows = features("quem foi dom pedro", Candidate(4, "Foi Dom Pedro quem veio."), Candidate(5, "Veio de pedra."))
+    assert [row["names"] for row in rows] == [1, 0]
 
 
 def test_a_stop_word_counts_little() -> None:
@@ -103,12 +113,31 @@ def test_a_stop_word_counts_little() -> None:
     assert 0 < stop["words"] < 0.3
 
 
+def evidence(query: str, *candidates: Candidate) -> list[dict[str, float]]:
+    """By name, of each candidate, all with one score."""
+    rows = Question(query, {}).evidence(candidates, [8.0] * len(candidates))
+    return [dict(zip(EVIDENCE, row, strict=True)) for row in rows]
+
+
+def test_evidence() -> None:
+    assert len(CALIBRATION) == len(EVIDENCE)
+    (found,) = evidence("Quanto custa o sino novo da capela?", Candidate(1, "O sino da capela é velho. Custou 3 dias."))
+    assert found == pytest.approx({
+        "one": 1, "score": 8, "lead": 1.5, "length": math.log(5), "missing": 0, "there": 0,
+        "unknown": 1 / 3, "few": math.log(30), "sentence": 2 / 3,
+    })  # fmt: skip
+    many = evidence("sino", *[Candidate(place, "O sino.") for place in range(40)])
+    assert (many[0]["few"], many[0]["lead"], many[0]["unknown"]) == (0, 0, 0)
+
+
 def test_the_kind_that_is_asked_for_counts() -> None:
-    question = Question("Quantos quilos pesa o sino?", {})
-    there = question.evidence(Candidate(1, "O sino pesa 180 quilos."), 8.0, 1.0)
-    missing = question.evidence(Candidate(1, "O sino pesa quilos e quilos."), 8.0, 1.0)
-    assert (there[-1], missing[-1]) == (0.0, 1.0)
-    assert calibrate(there) > calibrate(missing)
+    there, missing = Candidate(1, "O sino pesa 180 quilos."), Candidate(1, "O sino pesa quilos e quilos.")
+    (one,), (two,) = evidence("Quantos quilos pesa o sino?", there), evidence("Quantos quilos pesa o sino?", missing)
+    assert (one["missing"], two["missing"]) == (0, 1)
+    assert (one["there"], two["there"]) == (1, 0)
+    assert calibrate(tuple(one.values())) > calibrate(tuple(two.values()))
+    far = Candidate(1, "O sino é de bronze. Foi fundido aqui. A porta é nova. A mesa pesa 9 quilos.")
+    assert evidence("Quanto pesa o sino?", far)[0]["there"] == 0
 
 
 def test_order_and_relevance() -> None:
