@@ -23,6 +23,7 @@ from luna_kernel.contracts.retrievers import Reranker
 from luna_kernel.plugins.registry import Registry
 
 from .calibration import Calibration
+from .chosen import keep_copy
 from .config import KnowledgeConfig
 from .filling import Filler, Progress, Summary
 from .filters import Condition
@@ -137,6 +138,7 @@ class KnowledgeBase:
             if self.config.retrievers:
                 self.store.set_meta("retrievers", json.dumps(self.config.retrievers))
             summary = self._filler.fill(self.store, listing, paths, progress=progress, rebuild=rebuild)
+            keep_copy(self.folder, self.store)
             self._save_indexes(progress)
         summary.seconds = time.perf_counter() - begin
         return summary

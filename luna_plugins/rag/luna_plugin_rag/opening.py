@@ -12,6 +12,7 @@ from luna_kernel.base.messages import catalogue
 from luna_kernel.contracts.knowledge import BaseGoneError
 from luna_kernel.plugins.registry import Registry
 
+from .chosen import as_chosen
 from .config import KnowledgeConfig
 from .filling import Summary
 from .knowledge_base import KnowledgeBase
@@ -77,7 +78,7 @@ def _filled(
     options: dict[str, Any],
 ) -> tuple[KnowledgeBase, Summary]:
     is_new = not is_knowledge_base(folder)
-    knowledge = KnowledgeBase(folder, registry, config, say=say)
+    knowledge = KnowledgeBase(folder, registry, as_chosen(folder, config) if is_new else config, say=say)
     try:
         return knowledge, knowledge.sync(paths, **options)
     except UsageError:

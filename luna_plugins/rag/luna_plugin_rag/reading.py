@@ -45,7 +45,10 @@ class Listing:
 
 
 def list_files(paths: Sequence[Path], registry: Registry) -> Listing:
-    """All files below the folders and the files named, hidden ones left out; links to folders are not followed.
+    """All files below the folders and the files named, hidden ones left out.
+
+    A link to a file is that file, wherever it lies: who put it there meant it. A link to a folder is followed where it
+    is named itself, not where it lies below a folder or is met by a pattern, so that none leads in a circle.
 
     Args:
         paths: folders, files, and patterns (`docs/**/*.md`) that name such.
@@ -80,8 +83,15 @@ def check_path(path: Path) -> None:
         raise UsageError(t("docs.no_match", path=path), hint=t("docs.missing.hint"))
 
 
-def _matches(pattern: Path) -> Iterator[str]:
-    return glob.iglob(str(pattern.expanduser()), recursive=True)  # noqa: PTH207  absolute patterns
+def _fixed(pattern: Path) -> Path:
+    """The folder before the first part of a pattern that is none of a path."""
+    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.expanduser().parts))
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    """What a pattern names; `**` enters no link to a folder, which `glob.iglob` would, forty times in a circle."""
+    fixed = _fixed(pattern)
+    return fixed.glob(str(pattern.expanduser().relative_to(fixed)))
 
 
 def _below(root: Path, *, single: bool) -> Iterator[tuple[str, Path]]:
@@ -93,11 +103,10 @@ def _below(root: Path, *, single: bool) -> Iterator[tuple[str, Path]]:
         name = "" if single else f"{root.resolve().name}/"
         yield from ((name + path.relative_to(root).as_posix(), path) for path in _walk(root))
     else:
-        parts = root.expanduser().parts
-        fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+        fixed = _fixed(root)
         name = "" if single else f"{fixed.resolve().name}/"
         found: set[Path] = set()
-        for match in map(Path, _matches(root)):
+        for match in _matches(root):
             found.update(_walk(match) if match.is_dir() and not match.is_symlink() else [match])
         for path in sorted(found):
             inside = path.relative_to(fixed)

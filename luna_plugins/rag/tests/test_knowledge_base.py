@@ -265,7 +265,7 @@ def test_a_broken_index_is_noticed_and_made_anew(write: Write, place: Path, regi
         kb.sync([docs])
         expected = [(p.text, p.score) for p in kb.search("sino", threshold=0).passages]
     files = [path for path in (place / "index").rglob("*") if path.is_file()]
-    assert len(files) == 7
+    assert len(files) == 8
     for path in files:
         data = path.read_bytes()
         for damaged in (data[: len(data) // 2], b"", data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]):

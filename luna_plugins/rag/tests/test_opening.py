@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from luna_plugin_rag.chosen import COPY
+from luna_plugin_rag.config import KnowledgeConfig
 from luna_plugin_rag.knowledge_base import KnowledgeBase
 from luna_plugin_rag.opening import open_filled
 
@@ -51,6 +53,34 @@ def test_what_is_made_of_documents_at_hand_is_remade_when_damaged(
         assert kb.search("quanto pesa o sino", threshold=0).passages[0].source == "b.md"
     assert len(said) == 1, "the old indexes are gone with what they were made of"
     assert "refeita" in said[0]
+
+
+@pytest.mark.parametrize("lost", ["damaged", "gone", "copy too"])
+def test_what_was_chosen_is_remembered_when_the_database_is_lost(
+    write: Write, place: Path, registry: Registry, lost: str
+) -> None:
+    docs = write(**{"a.md": A, "b.md": B})
+    chosen = KnowledgeConfig(retrievers=("bm25",), mend_mojibake=True, max_file_mb=7)  # type: ignore[arg-type]
+    open_filled([docs], place, registry, chosen)[0].close()
+    for path in place.glob("knowledge.sqlite*"):
+        path.unlink()
+    if lost == "damaged":
+        (place / "knowledge.sqlite").write_bytes(b"no database" * 1000)
+    elif lost == "copy too":
+        (place / COPY).write_text("[")
+    kb, _ = open_filled([docs], place, registry)
+    with kb:
+        if lost == "copy too":
+            assert kb.retrievers()[:2] == ["bm25", "tfidf"]
+        else:
+            assert kb.retrievers() == ["bm25"]
+            assert (kb.store.meta("mend_mojibake"), kb.store.meta("max_file_mb")) == ("true", "7")
+    with KnowledgeBase.open(place, registry) as kb:
+        assert (kb.retrievers() == ["bm25"]) is (lost != "copy too"), "and again after that"
+    other = KnowledgeConfig(retrievers=("tfidf",))  # type: ignore[arg-type]
+    (place / "knowledge.sqlite").write_bytes(b"no database" * 1000)
+    with open_filled([docs], place, registry, other)[0] as kb:
+        assert kb.retrievers() == ["tfidf"], "what is said now comes first"
 
 
 def test_nothing_is_left_of_a_folder_of_which_nothing_could_be_read(
