@@ -96,10 +96,7 @@ class Filler:
         mend = self._setting(store, "mend_mojibake", default=False)
         max_mb = self._setting(store, "max_file_mb", default=64)
         rebuild = rebuild or mend != json.loads(store.meta("mend_mojibake") or "false")
-        known = store.files()
-        changes = compare(listing, {} if rebuild else known, max_mb * 1_000_000)
-        if rebuild:
-            changes.removed = [source for source in known if source not in listing.files]
+        changes = compare(listing, store.files(), max_mb * 1_000_000, anew=rebuild)
         store.restamp(changes.touched)
         states = changes.new + changes.changed
         reading = read(states, self._registry, max_bytes=max_mb * 1_000_000, mend_mojibake=mend)

@@ -310,6 +310,7 @@ class Indexes:
         config = index.component.make_config(index.settings)
         retriever = index.component.load()(config, self._registry)
         self._add(index.name, retriever, wanted, at_once=True)
+        index.retriever.close()
         return Index(index.name, index.component, index.settings, retriever, saved=False)
 
     def _add(self, name: str, retriever: Retriever, ids: set[int], *, at_once: bool = False) -> None:

@@ -16,7 +16,7 @@ from .chosen import as_chosen
 from .config import KnowledgeConfig
 from .filling import Summary
 from .knowledge_base import KnowledgeBase
-from .reading import check_path
+from .reading import check_path, list_files
 from .stores import forget_store, is_knowledge_base, stored_in
 
 t = catalogue(__package__)
@@ -60,7 +60,8 @@ def open_filled(
     try:
         return _filled(paths, folder, registry, config, say, options)
     except (IntegrityError, BaseGoneError) as error:
-        if not remake(error):
+        # What cannot be made again is not given up: a folder that is not mounted has no files.
+        if not remake(error) or not list_files(paths, registry).files:
             raise type(error)(error.text, hint=t("kb.damaged.hint") if is_damage(error) else error.hint) from error
         say(t("kb.rebuilt", reason=error.text))
     if config.store is None and (named := stored_in(folder)):

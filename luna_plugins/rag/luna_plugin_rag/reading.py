@@ -141,10 +141,11 @@ class Changes:
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
-def compare(listing: Listing, known: dict[str, FileState], max_bytes: int) -> Changes:
+def compare(listing: Listing, known: dict[str, FileState], max_bytes: int, *, anew: bool = False) -> Changes:
     """Sort the files into unchanged, touched, new, changed and removed, by stamps and content hash.
 
-    Larger files than `max_bytes` are unreadable.
+    Larger files than `max_bytes` are unreadable, and what was known of them is removed. With `anew` all that are known
+    count as changed.
     """
     changes = Changes(removed=[source for source in known if source not in listing.files])
     for source, path in listing.files.items():
@@ -152,7 +153,8 @@ def compare(listing: Listing, known: dict[str, FileState], max_bytes: int) -> Ch
         try:
             status = path.stat()
             stamps = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            if old is not None and stamps == (old.size, old.mtime_ns, old.ctime_ns) and _settled(old):
+            same = old is not None and not anew and stamps == (old.size, old.mtime_ns, old.ctime_ns)
+            if same and old is not None and _settled(old):
                 changes.unchanged.append(source)
                 continue
             if status.st_size > max_bytes:
@@ -167,7 +169,7 @@ def compare(listing: Listing, known: dict[str, FileState], max_bytes: int) -> Ch
             continue
         if old is None:
             changes.new.append(state)
-        elif old.sha256 == state.sha256:
+        elif old.sha256 == state.sha256 and not anew:
             changes.touched.append(state)
         else:
             changes.changed.append(state)

@@ -56,7 +56,7 @@ EVIDENCE = ("one", "score", "lead", "length", "missing", "there", "unknown", "fe
     few       ln(`MANY` / candidates)
     sentence  share of the words that the best sentence holds
 """
-CALIBRATION = (-8.09, 0.36, 0.58, 1.30, -0.81, 1.05, -2.12, 0.49, 1.83)
+CALIBRATION = (-8.10, 0.35, 0.58, 1.31, -0.83, 0.65, -2.15, 0.49, 1.91)
 MANY = 30
 """Candidates of a question in a knowledge base that is not small."""
 MAX_LEAD = 3.0
@@ -64,7 +64,7 @@ MAX_LEAD = 3.0
 
 _STOP_WEIGHT = 0.1
 """A stop word's share of the weight of the question's rarest word."""
-_LIGHT_WEIGHT, _NAMED_WEIGHT = 0.2, 0.5
+_ASKING_WEIGHT = 0.5
 """The most that a light word, and one that names a kind, weigh beside it."""
 _RUN = 4
 _K1, _B = 1.5, 0.75
@@ -117,8 +117,9 @@ class Question:
         said = [word for word in in_order if word not in STOP_WORDS] or in_order
         self.weights = {stem(word): self.words[word] for word in said}
         """By stem, stop words left out unless there is nothing else."""
-        self.content = {stem(word) for word in said if word not in LIGHT} - self._named.keys() or set(self.weights)
-        """Stems of what the question is about."""
+        content = {stem(word) for word in said if word not in LIGHT} - self._named.keys()
+        self.content = content | {_label(pattern) for pattern in self._named.values()} or set(self.weights)
+        """Stems of what the question is about, and the kinds that it names."""
         self.pairs = {
             f" {first} {second} ": min(self.words[first], self.words[second])
             for first, second in itertools.pairwise(in_order)
@@ -132,12 +133,8 @@ class Question:
     def _weight(self, word: str, weights: Mapping[str, float], rarest: float) -> float:
         if word in STOP_WORDS:
             return _STOP_WEIGHT * rarest
-        weight, most = weights.get(stem(word), rarest), 1.0
-        if stem(word) in self._named:
-            most = _NAMED_WEIGHT
-        elif word in LIGHT:
-            most = _LIGHT_WEIGHT
-        return min(weight, most * rarest)
+        asks = word in LIGHT or stem(word) in self._named
+        return min(weights.get(stem(word), rarest), _ASKING_WEIGHT * rarest if asks else rarest)
 
     def held(self, text: str, stems: AbstractSet[str]) -> AbstractSet[str]:
         """`stems`, and those of the question's words that name a kind of which `text` has something."""
@@ -200,18 +197,25 @@ class Question:
         """What `CALIBRATION` weighs of each passage, in the order of `EVIDENCE`; candidates and scores best first."""
         passages = [_passage(candidate.title, candidate.heading, candidate.text) for candidate in candidates]
         size = max(len(self.content), 1)
-        unknown = len(self.content.difference(*(passage.stems for passage in passages))) / size
+        everywhere = (self._about(c.text, passage.stems) for c, passage in zip(candidates, passages, strict=True))
+        unknown = len(self.content.difference(*everywhere)) / size
         length = math.log(1 + len(self.weights))
         few = math.log(MANY / max(min(len(candidates), MANY), 1))
         rows = []
         for place, (candidate, passage, score) in enumerate(zip(candidates, passages, scores, strict=True)):
-            shares = [len(self.content & stems) / size for stems in passage.sentence_stems]
+            parts = zip(passage.spans, passage.sentence_stems, strict=True)
+            shares = [len(self._about(candidate.text[a:b], stems)) / size for (a, b), stems in parts]
             best = max(range(len(shares)), key=shares.__getitem__, default=0)
             missing, there = self._kinds(candidate.text, passage, best)
             lead = min(score - best_other(scores, place), MAX_LEAD)
             share = max(shares, default=0.0)
             rows.append((1.0, score, lead, length, missing, there, unknown, few, share))
         return rows
+
+    def _about(self, text: str, stems: AbstractSet[str]) -> set[str]:
+        """What of `content` a text holds; a kind by something of it, or by the word that names it."""
+        kinds = {_label(pattern) for term, pattern in self._named.items() if term in stems or pattern.search(text)}
+        return (self.content & stems) | (self.content & kinds)
 
     def _kinds(self, text: str, passage: _Passage, best: int) -> tuple[float, float]:
         """What `EVIDENCE` calls missing and there, of the best sentence and those beside it."""
@@ -260,6 +264,11 @@ def _passage(title: str, heading: str, text: str) -> _Passage:
         [_joined(one) for one in found],
         [_stems(set(one)) for one in found],
     )
+
+
+def _label(pattern: re.Pattern[str]) -> str:
+    """What stands for a kind among stems."""
+    return f"/{pattern.pattern}/"
 
 
 def _stems(found: AbstractSet[str]) -> frozenset[str]:

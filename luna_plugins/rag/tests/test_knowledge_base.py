@@ -256,6 +256,20 @@ def test_another_retriever_is_made_from_the_database(write: Write, place: Path, 
         KnowledgeBase.open(place, registry, KnowledgeConfig(retrievers=["bm26"]))
 
 
+def test_a_rebuild_is_an_update_and_drops_what_has_grown_too_large(
+    write: Write, place: Path, registry: Registry
+) -> None:
+    docs = write(**{"a.md": A, "b.md": B})
+    with KnowledgeBase(place, registry, KnowledgeConfig(max_file_mb=1)) as kb:
+        kb.sync([docs])
+        summary = kb.sync([docs], rebuild=True)
+        assert (summary.added, summary.updated) == ([], ["a.md", "b.md"])
+        write(**{"a.md": "o sino " * 200_000})
+        summary = kb.sync([docs], rebuild=True)
+        assert (summary.updated, summary.removed, list(summary.skipped)) == (["b.md"], ["a.md"], ["a.md"])
+        assert set(kb.store.files()) == {"b.md"}
+
+
 # --- damage ---
 
 
@@ -264,8 +278,8 @@ def test_a_broken_index_is_noticed_and_made_anew(write: Write, place: Path, regi
     with KnowledgeBase(place, registry) as kb:
         kb.sync([docs])
         expected = [(p.text, p.score) for p in kb.search("sino", threshold=0).passages]
-    files = [path for path in (place / "index").rglob("*") if path.is_file()]
-    assert len(files) == 8
+    files = [path for path in (place / "index").glob("*/**/*") if path.is_file()]
+    assert len(files) == 7
     for path in files:
         data = path.read_bytes()
         for damaged in (data[: len(data) // 2], b"", data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]):

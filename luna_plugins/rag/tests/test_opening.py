@@ -83,6 +83,16 @@ def test_what_was_chosen_is_remembered_when_the_database_is_lost(
         assert kb.retrievers() == ["tfidf"], "what is said now comes first"
 
 
+def test_what_cannot_be_made_again_is_not_given_up(write: Write, place: Path, registry: Registry) -> None:
+    docs = write(**{"a.md": A})
+    open_filled([docs], place, registry)[0].close()
+    (place / "knowledge.sqlite").write_bytes(b"no database" * 1000)
+    (docs / "a.md").unlink()
+    with pytest.raises(IntegrityError):
+        open_filled([docs], place, registry)
+    assert (place / "knowledge.sqlite").read_bytes() == b"no database" * 1000
+
+
 def test_nothing_is_left_of_a_folder_of_which_nothing_could_be_read(
     write: Write, place: Path, registry: Registry
 ) -> None:

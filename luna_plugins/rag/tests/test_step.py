@@ -351,7 +351,7 @@ def test_mojibake_is_mended_where_it_is_asked_for_and_stays_so(write: Write, hom
     found = "coração da máquina não pára"
     assert luna("index", str(docs), "--kb", "x").exit_code == 0
     assert found not in luna("search", "coração da máquina", "--kb", "x", "--threshold", "0").stdout
-    assert len(json.loads(luna("index", str(docs), "--kb", "x", "--mend-mojibake", "--json").stdout)["added"]) == 2
+    assert len(json.loads(luna("index", str(docs), "--kb", "x", "--mend-mojibake", "--json").stdout)["updated"]) == 2
     again = json.loads(luna("index", str(docs), "--kb", "x", "--json").stdout)
     assert (again["unchanged"], again["added"]) == (2, [])
     assert found in luna("search", "coração da máquina", "--kb", "x", "--threshold", "0").stdout
