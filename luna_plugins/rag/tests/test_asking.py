@@ -47,9 +47,12 @@ def test_kinds(query: str, yes: str, no: str) -> None:
 
 
 def test_words_that_only_ask_are_not_what_is_asked_about() -> None:
-    assert Question("Quanto tempo dura a garantia?", {}).content == {"garant"}
+    content = Question("Quanto tempo dura a garantia?", {}).content
+    assert len(content) == 2, "the guarantee, and how long something lasts"
+    assert "garant" in content
+    assert not content & {"temp", "dur"}
     assert Question("como faço para usar o ônibus", {}).content == {"onibus"}
-    assert Question("quanto custa?", {}).content == {"cust"}, "where there is nothing else"
+    assert Question("posso usar?", {}).content == {"us"}, "where there is nothing else"
     weights = {"temp": 3.0, "dur": 3.0, "garant": 3.0}
     weighed = Question("Quanto tempo dura a garantia?", weights).weights
     assert weighed["garant"] > weighed["dur"] > 0

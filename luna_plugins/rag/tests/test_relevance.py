@@ -124,8 +124,10 @@ def test_evidence() -> None:
     (found,) = evidence("Quanto custa o sino novo da capela?", Candidate(1, "O sino da capela é velho. Custou 3 dias."))
     assert found == pytest.approx({
         "one": 1, "score": 8, "lead": 1.5, "length": math.log(5), "missing": 0, "there": 0,
-        "unknown": 1 / 3, "few": math.log(30), "sentence": 2 / 3,
+        "unknown": 1 / 4, "few": math.log(30), "sentence": 2 / 4,
     })  # fmt: skip
+    (found,) = evidence("Quanto custa o sino novo da capela?", Candidate(1, "O sino da capela sai por R$ 80,00."))
+    assert (found["there"], found["unknown"], found["sentence"]) == (1, 1 / 4, 3 / 4), "the price stands for `custa`"
     many = evidence("sino", *[Candidate(place, "O sino.") for place in range(40)])
     assert (many[0]["few"], many[0]["lead"], many[0]["unknown"]) == (0, 0, 0)
 
