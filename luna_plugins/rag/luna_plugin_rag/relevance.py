@@ -42,7 +42,7 @@ from luna_kernel.data.sentences import sentences
 from .asking import LIGHT, kinds_named
 
 FEATURES = ("lexical", "fuzzy", "covered", "words", "phrase", "letters", "names")
-WEIGHTS = (2.14, 2.08, 2.56, 1.65, 2.71, 2.86, 1.26)
+WEIGHTS = (2.14, 2.10, 2.50, 1.64, 2.66, 2.94, 1.29)
 EVIDENCE = ("one", "score", "lead", "length", "missing", "there", "unknown", "few", "sentence")
 """What a probability is made of. Words are here those of what the question is about, by stems:
 
@@ -56,7 +56,7 @@ EVIDENCE = ("one", "score", "lead", "length", "missing", "there", "unknown", "fe
     few       ln(`MANY` / candidates)
     sentence  share of the words that the best sentence holds
 """
-CALIBRATION = (-8.10, 0.35, 0.58, 1.31, -0.83, 0.65, -2.15, 0.49, 1.91)
+CALIBRATION = (-8.12, 0.34, 0.58, 1.34, -0.82, 0.65, -2.19, 0.50, 2.00)
 MANY = 30
 """Candidates of a question in a knowledge base that is not small."""
 MAX_LEAD = 3.0
