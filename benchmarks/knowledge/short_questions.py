@@ -12,6 +12,8 @@ and as one of all eight, with accents and without. In percent, and with the defa
     right   it is among the four best
     shown   it is among those that are shown
     false   something is shown where nothing is right
+    order   pairs of a question with an answer and one without of which the first is the more probable, whatever the
+            threshold; 50 is chance
     Brier   mean square of the distance between the probability that is said and whether it is among the four best
 """
 
@@ -35,7 +37,7 @@ from luna_kernel.plugins import load_plugins
 FOLDER = Path(__file__).with_name("short")
 HALVES = ("tune", "held_out")
 NOTHING = "-"
-COLUMNS = ("first", "right", "shown", "false", "Brier")
+COLUMNS = ("first", "right", "shown", "false", "order", "Brier")
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ def row(found: Sequence[Asked]) -> dict[str, float]:
         [one.shown for one in without],
     )
     shares = [100 * sum(part) / max(len(part), 1) for part in parts]
+    pairs = [(one.confidence, other.confidence) for one in with_answer for other in without]
+    shares.append(100 * sum((one > other) + (one == other) / 2 for one, other in pairs) / max(len(pairs), 1))
     brier = sum((one.confidence - (one.place >= 0)) ** 2 for one in found) / max(len(found), 1)
     return dict(zip(COLUMNS, [*shares, brier], strict=True))
 
