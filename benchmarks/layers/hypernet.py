@@ -7,7 +7,8 @@ Answers: 20 words that mean one thing in law and another in computing, one quest
 trained by `luna_kernel.train` on the same 40 dialogues and asked through a chat session, without sampling. `plain`
 is not told the domain and is given the parameters of the largest adapter as feed-forward width; `plain, told in
 words` reads the domain in the system message. Exact answers are counted with the right domain, the wrong one
-(against the right one's answer), and none (against either). `--output FILE` writes the figures of either as JSON.
+(against the right one's answer), and none (against either). Costs are taken with float32 products as in `luna train`.
+`--output FILE` writes the figures of either as JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 from results import add_output, write_results
-from side_by_side import print_table, rounds
+from side_by_side import add_training, as_in_training, print_table, rounds
 
 from luna_kernel.chat.generators import LunaGenerator
 from luna_kernel.chat.session import Session, SessionOptions
@@ -195,11 +196,14 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
+    add_training(parser)
     add_output(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.cost:
-        write_results(options, cost(options.d, options.tokens, options.batch, options.rounds))
+        with as_in_training(options):
+            found = cost(options.d, options.tokens, options.batch, options.rounds)
+        write_results(options, found)
     else:
         write_results(options, answers(options.seeds, options.steps))
 

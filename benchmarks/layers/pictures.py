@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from drawing import draw_heat, draw_lines
-from prose import Prose, make_parser, make_run, read_prose
+from prose import Prose, make_parser, make_run, read_prose, train_as_luna
 from quality import CONTENDERS, DIMS, LENGTH, ROWS, VOCAB
 from results import write_results
 
@@ -30,7 +30,6 @@ from luna_kernel.contracts.routers import Router
 from luna_kernel.model.blueprint import Blueprint
 from luna_kernel.model.decoder import Decoder
 from luna_kernel.plugins import load_plugins
-from luna_kernel.train.loop import train
 
 SENTENCE = "O menino perguntou à mãe por que não vinha o doutor, e ela respondeu que sim."
 POSITIONS = ("rope", "none", "alibi", "t5")
@@ -50,7 +49,7 @@ def trained(name: str, given: argparse.Namespace, prose: Prose, folder: Path) ->
         sequence_length=LENGTH, learning_rate=given.learning_rate, optimizer={"name": "muon"},
         valid_samples=given.valid_samples, max_seconds=given.seconds,
     )  # fmt: skip
-    train(run)
+    train_as_luna(run)
     bits = run.measure()
     print(f"{name}: {bits:.3f} bits per byte of held-out text after {run.tokens:,} tokens", flush=True)
     return run.model.eval(), {"bits_per_byte": bits, "tokens": float(run.tokens)}

@@ -2,8 +2,9 @@
 
     python benchmarks/layers/positions.py --d 256 --tokens 1024 --batch 2 [--output FILE]
 
-Forward and backward of one attention layer, the position's own work included, A B A B in one run; then a token after
-`--tokens` others. What a whole model computes once for all layers is here computed for one.
+Forward and backward of one attention layer, the position's own work included, A B A B in one run, with float32 products
+as in `luna train`; then a token after `--tokens` others, as in a conversation. What a whole model computes once for all
+layers is here computed for one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 from results import add_output, write_results
-from side_by_side import print_table, rounds, saved_bytes
+from side_by_side import add_training, as_in_training, print_table, rounds, saved_bytes
 from torch import Tensor
 
 from luna_kernel.contracts.layers import Context, Dims, Position
@@ -87,11 +88,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in (("d", 256), ("tokens", 1024), ("batch", 2), ("rounds", 5), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    add_training(parser)
     add_output(parser)
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
-    write_results(args, {"tables": [train(args), decode(args)]})
+    with as_in_training(args):
+        tables = [train(args)]
+    write_results(args, {"tables": [*tables, decode(args)]})
 
 
 if __name__ == "__main__":

@@ -15,16 +15,18 @@ import numpy as np
 import torch
 from results import add_output
 
+from luna_kernel.base.freed_memory import keep_freed_memory
 from luna_kernel.contracts.training import Callback
 from luna_kernel.data.batches import Batches
 from luna_kernel.data.token_store import Sample, TokenStore
 from luna_kernel.data.tokenizer import Tokenizer
 from luna_kernel.model.blueprint import Blueprint
 from luna_kernel.model.decoder import Decoder
+from luna_kernel.model.linear import float32_by_onednn
 from luna_kernel.plugins import Plugins
 from luna_kernel.train.config import TrainConfig
 from luna_kernel.train.engine import Engine
-from luna_kernel.train.loop import TrainRun
+from luna_kernel.train.loop import TrainRun, train
 from luna_kernel.train.objectives import LanguageModeling
 from luna_kernel.train.optimizers import make_optimizers
 
@@ -104,6 +106,12 @@ def make_run(
     )
     run.begun = time.process_time()
     return run
+
+
+def train_as_luna(run: TrainRun) -> None:
+    """Train with what `luna train` sets around its steps: freed memory is kept, float32 products go by oneDNN."""
+    with keep_freed_memory(), float32_by_onednn():
+        train(run)
 
 
 def make_parser(

@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 from drawing import draw_lines
-from prose import Prose, Timed, make_parser, make_run, read_prose
+from prose import Prose, Timed, make_parser, make_run, read_prose, train_as_luna
 from results import write_results
 
 from luna_kernel.contracts.training import Callback
 from luna_kernel.model.blueprint import Blueprint
 from luna_kernel.plugins import load_plugins
-from luna_kernel.train.loop import TrainRun, train
+from luna_kernel.train.loop import TrainRun
 
 VOCAB, LENGTH, ROWS = 2048, 256, 4
 DIMS = {"num_layers": 4, "d_model": 192, "num_heads": 6, "num_kv_heads": 6, "head_dim": 32, "ffn_dim": 512}
@@ -83,7 +83,7 @@ def run_one(name: str, seed: int, given: Any, prose: Prose, folder: Path) -> dic
         precision=given.precision, optimizer={"name": given.optimizer},
         valid_samples=given.valid_samples, max_seconds=given.seconds,
     )  # fmt: skip
-    train(run)
+    train_as_luna(run)
     return {"name": name, "seed": seed, "parameters": table.parameters, "flops": table.flops, "points": curve.points}
 
 

@@ -204,11 +204,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    with as_in_training(args):
-        if args.decode or args.growth:
-            tables = [table for d in args.d for table in (decode if args.decode else growth)(args, d)]
-        else:
-            tables = [table for d in args.d for length in args.tokens for table in compare(args, d, length)]
+    if args.decode:
+        tables = [table for d in args.d for table in decode(args, d)]
+    else:
+        with as_in_training(args):
+            if args.growth:
+                tables = [table for d in args.d for table in growth(args, d)]
+            else:
+                tables = [table for d in args.d for length in args.tokens for table in compare(args, d, length)]
     write_results(args, {"tables": tables})
 
 

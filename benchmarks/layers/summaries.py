@@ -15,13 +15,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from prose import Prose, make_parser, make_run, read_prose
+from prose import Prose, make_parser, make_run, read_prose, train_as_luna
 from quality import CONTENDERS, DIMS, LENGTH, ROWS, VOCAB
 from results import write_results
 
 from luna_kernel.model.blueprint import Blueprint
 from luna_kernel.plugins import load_plugins
-from luna_kernel.train.loop import train
 
 
 def measure(weight: float, seed: int, given: Any, prose: Prose, folder: Path) -> dict[str, float]:
@@ -37,7 +36,7 @@ def measure(weight: float, seed: int, given: Any, prose: Prose, folder: Path) ->
         sequence_length=LENGTH, learning_rate=given.learning_rate, optimizer={"name": "muon"},
         valid_samples=given.valid_samples, max_seconds=given.seconds,
     )  # fmt: skip
-    train(run)
+    train_as_luna(run)
     run.evaluated_step = -1
     found = run.evaluate() or {}
     fits = [value for name, value in found.items() if name.startswith("valid/moc/calibration_r2")]

@@ -92,7 +92,12 @@ def has_kernel_per_shape(x: Tensor, *, gradients: bool) -> bool:
     """
     if x.device.type != "cpu" or x.dtype != torch.float32:
         return x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16)
-    return getattr(_settings(), "fp32_precision", None) == _BY_ONEDNN or (not gradients and onednn_is_faster())
+    return float32_goes_by_onednn() or (not gradients and onednn_is_faster())
+
+
+def float32_goes_by_onednn() -> bool:
+    """Whether this runs inside `float32_by_onednn`, and it does what it says."""
+    return getattr(_settings(), "fp32_precision", None) == _BY_ONEDNN
 
 
 _BY_ONEDNN = "bf16"

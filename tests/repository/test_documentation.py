@@ -133,6 +133,18 @@ def test_the_catalogue_and_the_plugin_agree(name: str) -> None:
     assert CATALOGUE[name]["components"] == brought
 
 
+@pytest.mark.parametrize("name", PLUGINS)
+def test_every_field_is_on_the_plugins_page(name: str) -> None:
+    installed = load_plugins("all")
+    if name not in installed.statuses:
+        pytest.skip(f"{name} is not installed in this environment")
+    page = (ROOT / "luna_plugins" / name / "README.md").read_text(encoding="utf-8")
+    for item in load_plugins(name).registry.of_plugin(name):
+        model = item.load_config() if item.config else None
+        missing = [field for field in getattr(model, "model_fields", {}) if f"`{field}`" not in page]
+        assert not missing, f"{item.kind} {item.name}"
+
+
 # --- the repository --------------------------------------------------------------------------------------------------
 
 
