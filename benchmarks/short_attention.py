@@ -3,8 +3,9 @@
     python benchmarks/short_attention.py [--dtype bf16] [--lengths 128,256,512,1024] [--rounds 15] [--json FILE]
 
 8 × 6 heads of 64 numbers (`--heads`, `--head-dim`), causal; turns go A B A B …; ratios are of neighbouring turns, the
-median and the middle half of them. bf16: the backward pass. fp32: forward and backward, with products by oneDNN as in
-`luna train` where it is faster; `mkl` is PyTorch's attention as it comes. With one thread times are the processor's.
+median and the middle half of them. bf16: the backward pass. fp32: forward and backward, with products by oneDNN where
+it is faster; `mkl` is PyTorch's attention as it comes. Freed memory is kept, as in `luna train`. With one thread times
+are the processor's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from luna_kernel.base.freed_memory import keep_freed_memory
 from luna_kernel.model.linear import float32_by_onednn
 from luna_kernel.model.short_attention import LONGEST, ShortAttention
 
@@ -84,7 +86,8 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {given.dtype}; taken up to T {LONGEST}")
     rows = []
     for length in map(int, given.lengths.split(",")):
-        row = measure(given, length)
+        with keep_freed_memory():
+            row = measure(given, length)
         rows.append(row)
         times = ", ".join(f"{name} {each:.1f} ms" for name, each in row["milliseconds"].items())
         others = ", ".join(

@@ -67,7 +67,7 @@ def test_gradients_are_as_near_to_the_truth_as_those_of_pytorch(
     for name, true, their, our in zip("qkv", truth, theirs, ours, strict=True):
         size = true.norm() + 1e-3
         error, allowed = (our - true).norm() / size, (their - true).norm() / size
-        assert error <= 2 * allowed + torch.finfo(dtype).eps, (name, float(error), float(allowed))
+        assert error <= 2 * allowed + 10 * torch.finfo(dtype).eps, (name, float(error), float(allowed))
 
 
 @pytest.mark.parametrize("kind", ["causal", "packed", "window", "bias"])
