@@ -132,7 +132,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: b
     """
     T, S = q.shape[2], k.shape[2]
     here = q.device.type == "cpu" and 1 < T == S <= LONGEST and not torch.compiler.is_compiling()
-    exact = q.dtype == k.dtype == v.dtype == torch.float32 and float32_goes_by_onednn()
+    exact = here and q.dtype == k.dtype == v.dtype == torch.float32 and float32_goes_by_onednn()
     wanted = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     learnt_bias = torch.is_grad_enabled() and mask is not None and mask.requires_grad
     if here and (is_causal or mask is not None) and not learnt_bias:
