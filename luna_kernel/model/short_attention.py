@@ -103,7 +103,7 @@ def _some_rows(q: Tensor, mask: Tensor | None) -> Iterator[tuple[slice, Tensor]]
 def _scores(scaled: Tensor, keys: Tensor, bias: Tensor, heads: int) -> Tensor:
     """(b·H, T, T) of scaled and keys (b·H, T, Dh), with bias (b or 1, H or 1, T, T)."""
     scores = torch.bmm(scaled, keys.mT)
-    scores.unflatten(0, (-1, heads)).add_(bias)
+    scores.view(-1, heads, *scores.shape[1:]).add_(bias)
     return scores
 
 
