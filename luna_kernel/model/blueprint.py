@@ -170,13 +170,15 @@ class Blueprint:
 
         Args:
             preset: `mini`, `tiny`, `small`, `base`.
-            components: names, or `kind:name` where two kinds share a name; each goes to its declared `place`.
+            components: names, or `kind:name` where two kinds share a name; each goes to its declared `place`, but for
+                what `place` gives to another.
             place: {name: place} instead of the declared ones; a name that is not in `components` joins them.
             configs: {name: fields} for the components' configurations, the preset's own layers too.
             dims: fields of `Dims` that differ from the preset's, such as `max_positions`.
 
         Raises:
-            UsageError: unknown preset, component or dimension; a bad place; two components that claim one slot; fields
+            UsageError: unknown preset, component or dimension; a bad place; two components that claim one slot, both by
+                `place` or both without; a component to which nothing is left and whose plugin is in no block; fields
                 for a component that is in no block.
             ConfigError: an unknown field or a wrong value.
         """
@@ -189,13 +191,14 @@ class Blueprint:
             for kind in ("mixer", "ffn", "position")
         }
         builder = _Builder(sizes, own)
-        for name in names:
-            for component in find_components(registry, name):
-                where = places.get(name) or component.place
-                if where is None:
-                    raise UsageError(t("place.none", component=name), hint=t("place.hint"))
-                node = {"name": component.name, **component.default}
-                builder.put(component, where, node_with_fields(component, node, fields))
+        wanted = [(name in places, name, component) for name in names for component in find_components(registry, name)]
+        for explicit, name, component in sorted(wanted, key=lambda item: not item[0] and item[2].kind != "modulator"):
+            where = places.get(name) or component.place
+            if where is None:
+                raise UsageError(t("place.none", component=name), hint=t("place.hint"))
+            node = {"name": component.name, **component.default}
+            builder.put(component, where, node_with_fields(component, node, fields), explicit=explicit)
+        builder.refuse_homeless()
         blueprint = builder.build(preset, tie_embeddings=data["tie_embeddings"])
         refuse_unused(fields, blueprint)
         return blueprint
@@ -207,36 +210,50 @@ class _Builder:
     def __init__(self, dims: Dims, own: Mapping[str, Node]) -> None:
         self.dims = dims
         self.position: Node = dict(own["position"])
-        self.owner: dict[tuple[int, str], str] = {}
+        self.owner: dict[tuple[int, str], tuple[Component, bool]] = {}
+        """Who claimed a slot, and whether a person said so."""
+        self.yielded: list[tuple[Component, UsageError]] = []
+        """Components that have found a slot taken by such, and what that would be if nothing were left to them."""
         self.slots: list[dict[str, Node]] = [
             {"mixer": dict(own["mixer"]), "ffn": dict(own["ffn"])} for _ in range(dims.num_layers)
         ]
         self.modulators: list[list[Node]] = [[] for _ in range(dims.num_layers)]
 
-    def put(self, component: Component, where: str, node: Node) -> None:
+    def put(self, component: Component, where: str, node: Node, *, explicit: bool) -> None:
         place = parse_place(where, self.dims.num_layers, component=component.name)
         if place.slot is not None and component.kind != "modulator":
             raise UsageError(t("place.slot", component=component.name, kind=component.kind), hint=t("place.hint"))
         if component.kind == "position":
-            if place.blocks:
-                self._claim(-1, "position", component)
+            if place.blocks and self._claim(-1, "position", component, explicit=explicit):
                 self.position = node
             return
         for block in place.blocks:
             if component.kind == "modulator":
                 self.modulators[block].append({**node, "slot": place.slot or "ffn"})
-            else:
-                self._claim(block, component.kind, component)
+            elif self._claim(block, component.kind, component, explicit=explicit):
                 self.slots[block][component.kind] = dict(node)
 
-    def _claim(self, block: int, slot: str, component: Component) -> None:
-        other = self.owner.setdefault((block, slot), component.name)
-        if other != component.name:
-            key = "place.conflict_position" if slot == "position" else "place.conflict"
-            raise UsageError(
-                t(key, first=other, second=component.name, slot=slot, block=block),
-                hint=t("place.conflict.hint", first=other, second=component.name),
-            )
+    def _claim(self, block: int, slot: str, component: Component, *, explicit: bool) -> bool:
+        """Whether the component may have the slot: what a person placed comes before what places itself."""
+        other, said = self.owner.setdefault((block, slot), (component, explicit))
+        if other == component:
+            return True
+        if said and not explicit:
+            self.yielded.append((component, self._conflict(block, slot, other, component)))
+            return False
+        raise self._conflict(block, slot, other, component)
+
+    def refuse_homeless(self) -> None:
+        """A plugin that was asked for and is in no block would go unnoticed."""
+        plugins = {owner.plugin for owner, _ in self.owner.values()}
+        for component, conflict in self.yielded:
+            if component.plugin not in plugins:
+                raise conflict
+
+    def _conflict(self, block: int, slot: str, first: Component, second: Component) -> UsageError:
+        key = "place.conflict_position" if slot == "position" else "place.conflict"
+        names = {"first": first.name, "second": second.name}
+        return UsageError(t(key, **names, slot=slot, block=block), hint=t("place.conflict.hint", **names))
 
     def build(self, preset: str, *, tie_embeddings: bool) -> Blueprint:
         blocks = tuple(

@@ -234,6 +234,17 @@ def test_conflicts_name_both_and_the_block(registry):
         make(registry, "none", "nil")
 
 
+def test_what_a_person_places_comes_before_what_places_itself(registry):
+    def ffns(*components: str, **place: str) -> list[str]:
+        return names(make(registry, *components, place=place), "ffn")
+
+    assert ffns("wide", "last", last="block 1") == ["swiglu", "last", "swiglu", "wide"]
+    assert ffns("last", "wide", wide="last block") == ["swiglu", "swiglu", "swiglu", "wide"], "of the same plugin"
+    with pytest.raises(UsageError, match="ffn"):
+        make(registry, "wide", "last", place={"wide": "every block", "last": "block 1"})
+    assert make(registry, "none", place={"nil": "every block"}).position == {"name": "nil"}
+
+
 def test_bad_requests(registry):
     for arguments, word in (
         ({"components": ["wdie"]}, "wide"),
@@ -312,8 +323,20 @@ def test_table_counts_what_the_model_has(registry):
 
 
 def test_short_numbers():
-    found = [short(n) for n in (0, 12, 999, 1000, 9_994, 12_345, 999_499, 1.3e6, 125.9e6, 7e9, 1e15)]
-    assert found == ["0", "12", "999", "1.00 k", "9.99 k", "12.3 k", "999 k", "1.30 M", "126 M", "7.00 G", "1000 T"]
+    found = [short(n) for n in (0, 12, 999, 1000, 9_994, 12_345, 999_499, 1.3e6, 125.9e6, 7e9, 1e14)]
+    assert found == [
+        "0",
+        "12",
+        "999",
+        "1.00 k",
+        "9.99 k",
+        "12.3 k",
+        "999 k",
+        "1.30 M",
+        "126 M",
+        "7.00 G",
+        "100 T",
+    ]
 
 
 def test_a_blueprint_is_read_without_torch():
