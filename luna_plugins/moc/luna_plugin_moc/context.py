@@ -41,6 +41,11 @@ def diversity(attention: Tensor, mask: Tensor | None) -> Tensor:
     return (entropy(token_mean(attention, mask)) - token_mean(entropy(attention), mask)).mean()
 
 
+def usual_rank(d_model: int, heads: int) -> int:
+    """Of a probe: a sixteenth of the width, at least 16, and in whole numbers for each head."""
+    return heads * -(-max(16, d_model // 16) // heads)
+
+
 class ProbeContext(nn.Module):
     """The preliminary meeting, low rank: each expert shows a small probe of what it would say.
 

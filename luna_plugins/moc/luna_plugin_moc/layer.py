@@ -28,7 +28,7 @@ from luna_kernel.contracts.routers import Router, Routing
 
 from .autonomy import AutonomyContext, factored_mlp
 from .config import MoCConfig
-from .context import FullContext, ProbeContext, diversity
+from .context import FullContext, ProbeContext, diversity, usual_rank
 from .everyone import run_all, take_chosen
 from .fusion import Conference
 
@@ -95,7 +95,9 @@ class CollaborativeExperts(BalancedLayer):
             self.shared_w13 = nn.Parameter(torch.empty(2 * config.shared_dim, d))
             self.shared_w2 = nn.Parameter(torch.empty(d, config.shared_dim))
         self.context = _make_context(config, dims, hidden)
-        self.fusion = Conference(d, config.fusion_dim, config.mediator) if config.fusion == "attend" else None
+        self.fusion = (
+            Conference(d, config.fusion_dim or max(16, d // 8), config.mediator) if config.fusion == "attend" else None
+        )
         self.stds = (dims.init_std, dims.residual_std)
         self.reset_parameters()
 
@@ -272,7 +274,7 @@ def _make_context(config: MoCConfig, dims: Dims, hidden: int) -> ProbeContext | 
     d, experts = dims.d_model, config.num_experts
     heads = config.context_heads or (dims.num_heads if config.context == "full" else 1)
     if config.context == "low_rank":
-        return ProbeContext(d, experts, config.probe_rank, heads)
+        return ProbeContext(d, experts, config.probe_rank or usual_rank(d, heads), heads)
     if config.context == "autonomy":
         return AutonomyContext(d, experts, hidden, config.autonomy_rank or max(1, d // 4), dims.init_std)
     if config.context == "full":

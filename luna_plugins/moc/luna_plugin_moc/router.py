@@ -8,7 +8,7 @@ from torch import Tensor
 from luna_kernel.contracts.layers import Context, Dims
 
 from .config import ContextualConfig
-from .context import ProbeContext
+from .context import ProbeContext, usual_rank
 
 
 class ContextualRouter(TopKRouter):
@@ -21,7 +21,8 @@ class ContextualRouter(TopKRouter):
 
     def __init__(self, config: ContextualConfig, dims: Dims, num_experts: int, top_k: int) -> None:
         super().__init__(config, dims, num_experts, top_k)
-        self.context = ProbeContext(dims.d_model, num_experts, config.probe_rank, config.heads)
+        rank = config.probe_rank or usual_rank(dims.d_model, config.heads)
+        self.context = ProbeContext(dims.d_model, num_experts, rank, config.heads)
         self.context.reset_parameters()
 
     def reset_parameters(self) -> None:

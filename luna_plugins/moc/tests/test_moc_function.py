@@ -1,6 +1,7 @@
 """The collaborative experts against the slow definition, and the properties that the definition promises."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -289,6 +290,16 @@ def test_default_width_has_the_active_size_of_the_dense_layer(make_layer):
     assert wide.w2.shape[2] == 7
 
 
+@pytest.mark.parametrize(
+    ("d_model", "heads", "rank", "width"), [(128, 1, 16, 16), (256, 3, 18, 32), (1024, 2, 64, 128)]
+)
+def test_meeting_and_talk_grow_with_the_width(make_layer, dims, d_model, heads, rank, width):
+    wide = replace(dims, d_model=d_model)
+    layer = make_layer(stir=False, dims=wide, num_experts=8, probe_rank=None, fusion_dim=None, context_heads=heads)
+    assert layer.context.probe_bias.shape == (8, rank)
+    assert layer.fusion.down.shape == (width, d_model)
+
+
 def test_flops_are_those_of_the_matrices(make_layer):
     """Counted from the shapes: what each mode runs per token."""
 
@@ -310,7 +321,7 @@ def test_flops_are_those_of_the_matrices(make_layer):
     ("fields", "words"),
     [
         ({"top_k": 9}, "top_k = 9"),
-        ({"context_heads": 3}, "probe_rank = 32"),
+        ({"context_heads": 3, "probe_rank": 32}, "probe_rank = 32"),
         ({"fusion": "chain", "top_k": 3}, "rounds = 2"),
         ({"fusion": "sum", "mediator": True}, "mediator"),
         ({"context": "autonomy", "router": {"name": "topk"}}, "router"),

@@ -53,4 +53,4 @@ def test_permuting_experts_permutes_logits(dims):
 
 def test_heads_must_divide_the_rank():
     with pytest.raises(ValueError, match="probe_rank = 32"):
-        ContextualConfig(heads=3)
+        ContextualConfig(probe_rank=32, heads=3)
