@@ -95,9 +95,8 @@ class CollaborativeExperts(BalancedLayer):
             self.shared_w13 = nn.Parameter(torch.empty(2 * config.shared_dim, d))
             self.shared_w2 = nn.Parameter(torch.empty(d, config.shared_dim))
         self.context = _make_context(config, dims, hidden)
-        self.fusion = (
-            Conference(d, config.fusion_dim or max(16, d // 8), config.mediator) if config.fusion == "attend" else None
-        )
+        width = config.fusion_dim or max(16, d // 8)
+        self.fusion = Conference(d, width, config.mediator) if config.fusion == "attend" else None
         self.stds = (dims.init_std, dims.residual_std)
         self.reset_parameters()
 
