@@ -130,8 +130,8 @@ def _(
     wide: Tensor,
     *_: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    like = tuple(torch.empty_like(tensor) for tensor in (x, down, probe))
-    return *like, probe.new_empty(probe.shape[0]), torch.empty_like(wide)
+    like = tuple(tensor.new_empty(tensor.shape) for tensor in (x, down, probe))
+    return *like, probe.new_empty(probe.shape[0]), wide.new_empty(wide.shape)
 
 
 def _save_meet(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
