@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 _DRAWING = 0.15
 """Seconds after which opening begins."""
-_GLANCE = 0.1
-"""Seconds after which who waits looks whether a signal has come."""
 
 
 @dataclass
@@ -73,8 +71,7 @@ class Opening:
 
     def wait(self) -> None:
         """Wait until it is done; a signal may interrupt that."""
-        while not self._done.wait(_GLANCE):  # one that comes just before a wait would not end it
-            pass
+        self._done.wait()
 
     def when_done(self, then: Callable[[], None]) -> None:
         """Call `then` once, as soon as it is done, in whichever thread that is."""

@@ -193,6 +193,7 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(cwd)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in a terminal, also where the tests run in the background
             os.execve(sys.executable, [sys.executable, "-m", "luna_kernel", *args], environment)
         self.text = ""
         self.found = 0
