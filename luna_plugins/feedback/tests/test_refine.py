@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from luna_plugin_feedback.comparison import Scored, Scorer, compare
 from luna_plugin_feedback.entry import Entry
 from luna_plugin_feedback.examples import choose_method, examples, shortage, split
-from luna_plugin_feedback.refining import Plan, about, prepare, refine
+from luna_plugin_feedback.refine_cli import has_moved
+from luna_plugin_feedback.refining import Plan, about, free_output, prepare, refine
 from luna_plugin_feedback.store import opened
 
 from luna_kernel.base.errors import UsageError
@@ -286,3 +287,25 @@ def test_feedback_about_other_models_is_left_out_and_said(model: Path) -> None:
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 2
     assert f"left out: {len(DIALOGUES)}" in done.output
+
+
+def test_the_demo_model_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of `luna run` name it `demo`, wherever in the cache it lies."""
+    monkeypatch.setenv("LUNA_HOME", str(tmp_path))
+    folder = tmp_path / "cache" / "demo" / "0123456789abcdef"
+    folder.mkdir(parents=True)
+    entries = [replace(entry("oi", "olá", verdict="good"), model=name) for name in ("demo", "other")]
+    assert [found.model for found in about(entries, folder, str(folder))] == ["demo"]
+    assert free_output(folder).name == "demo-refined"
+
+
+@pytest.mark.parametrize(
+    ("key", "after", "moved"),
+    [("accuracy", 0.5, False), ("accuracy", 0.6, True), ("margin", -6.95, False), ("margin", -6.8, True),
+     ("answers_bits_per_byte", 3.5, False), ("answers_bits_per_byte", 3.0, True)],
+)  # fmt: skip
+def test_little_is_called_little(key: str, after: float, moved: bool) -> None:
+    before = {"accuracy": 0.5, "margin": -7.0, "answers_bits_per_byte": 3.6}
+    assert has_moved({"before": before, "after": {**before, key: after}}) is moved
+    alone = {"accuracy": None, "margin": None, "answers_bits_per_byte": 3.6}  # without pairs
+    assert not has_moved({"before": alone, "after": alone})

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from luna_kernel.model.linear import has_kernel_per_shape, linear
-from luna_kernel.model.operator import operator
 
 from .dispatch import ROWS_AT_ONCE, Plan, combine, sum_rows
 from .grouped import can_group, grouped_mlp
@@ -185,7 +184,7 @@ def _gather(x: Tensor, tokens: Tensor) -> Tensor:
     return rows
 
 
-@operator("luna_moe::experts")
+@torch.library.custom_op("luna_moe::experts", mutates_args=())
 def _experts(
     x: Tensor, w13: Tensor, w2: Tensor, weights: Tensor, order: Tensor, inverse: Tensor, counts: Tensor, kept: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -97,5 +97,5 @@ def test_what_a_compiler_needs():
     plan = make_plan(chosen, 3)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(
-        module._experts.defined, (*leaves, plan.order, plan.inverse, plan.counts, plan.counts), test_utils=checks
+        module._experts, (*leaves, plan.order, plan.inverse, plan.counts, plan.counts), test_utils=checks
     )
